@@ -1,0 +1,268 @@
+"""Embedding against explicit loops, positional encodings, and what is withheld."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.model import networks
+from xatmorep.errors import ConfigError
+from xatmorep.model.config import FieldNetwork, ModelConfig
+from xatmorep.model.embedding import (
+    Embedding,
+    atmorep_positions,
+    harmonic_positions,
+    raw_info,
+    scaled_info,
+    vertical_place,
+)
+from xatmorep.model.inputs import NetworkInput
+from xatmorep.tokens.spec import FieldSpec, InputSpec, NeighborhoodSpec
+
+NAME = networks.TEMPERATURE.name
+REFERENCE = Path(__file__).parent / "reference"
+
+CONFIGS = [
+    networks.config(networks.spec(statics=True)),
+    networks.config(token_info_width=3, positional_encoding="atmorep"),
+    networks.config(token_info="raw", token_info_width=6, mask_embedding=False),
+    networks.config(token_info="raw"),
+]
+
+
+def make(config: ModelConfig) -> tuple[Embedding, NetworkInput]:
+    torch.manual_seed(0)
+    embedding = Embedding(config, NAME).double()
+    for parameter in embedding.parameters():
+        torch.nn.init.normal_(parameter)
+    return embedding, networks.inputs(config).to(dtype=torch.float64)
+
+
+def embed(embedding: Embedding, inputs: NetworkInput) -> Tensor:
+    return embedding(
+        inputs.tokens[NAME], inputs.info[NAME], inputs.blank[NAME], inputs.statics.get(NAME)
+    )
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_equals_loops(config: ModelConfig) -> None:
+    embedding, inputs = make(config)
+    with torch.no_grad():
+        x = embed(embedding, inputs)
+    tokens, blank = inputs.tokens[NAME], inputs.blank[NAME]
+    width, w = config.networks[NAME].width, config.token_info_width
+    index = np.array(list(np.ndindex(*blank.shape[1:])))
+    assert x.shape == (2, len(index), width)
+    with torch.no_grad():
+        for b in range(2):
+            for n, place in enumerate(index):
+                at = (b, *map(int, place))
+                if not blank[at]:
+                    values = embedding.values.weight @ tokens[at] + embedding.values.bias
+                elif embedding.blank is not None:
+                    values = embedding.values.bias + embedding.blank
+                else:
+                    values = embedding.values.bias
+                row = inputs.info[NAME][at].double()
+                if config.token_info == "raw":
+                    features = raw_info(row)
+                else:
+                    features = scaled_info(row, "pressure")
+                info = embedding.info.weight @ features + embedding.info.bias
+                expected = torch.cat([values, info]) if w else values + info
+                if embedding.statics is not None:
+                    below = inputs.statics[NAME][b, at[3], at[4]]
+                    expected = expected + embedding.statics.weight @ below
+                expected = expected + embedding.positions[n]
+                torch.testing.assert_close(x[b, n], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_withheld_values_have_no_influence(config: ModelConfig) -> None:
+    embedding, inputs = make(config)
+    before = embed(embedding, inputs)
+    inputs.tokens[NAME][inputs.blank[NAME]] = math.nan
+    tokens = inputs.tokens[NAME].requires_grad_()
+    after = embed(embedding, inputs)
+    assert torch.equal(before, after)
+    after.square().sum().backward()
+    assert tokens.grad is not None
+    assert (tokens.grad[inputs.blank[NAME]] == 0).all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in embedding.parameters())
+
+
+def test_blank_differs_from_a_token_of_zeros() -> None:
+    embedding, inputs = make(CONFIGS[0])
+    inputs.tokens[NAME].zero_()
+    inputs.blank[NAME][:] = True
+    blank = embed(embedding, inputs)
+    inputs.blank[NAME][:] = False
+    assert (blank - embed(embedding, inputs)).abs().max() > 0.1
+
+
+def test_wrong_inputs_are_refused() -> None:
+    embedding, inputs = make(CONFIGS[0])
+    with pytest.raises(ConfigError, match=r"'temperature' have shape \(2, 3, 1, 1, 3, 15\).*16"):
+        embedding(
+            inputs.tokens[NAME][..., 1:],
+            inputs.info[NAME],
+            inputs.blank[NAME],
+            inputs.statics[NAME],
+        )
+    with pytest.raises(ConfigError, match="static fields of 'temperature' are missing"):
+        embedding(inputs.tokens[NAME], inputs.info[NAME], inputs.blank[NAME], None)
+    without, inputs = make(CONFIGS[1])
+    with pytest.raises(ConfigError, match="has no static fields"):
+        without(inputs.tokens[NAME], inputs.info[NAME], inputs.blank[NAME], torch.zeros(2, 1, 3, 8))
+
+
+@given(
+    year=st.integers(1850, 2100),
+    day=st.integers(1, 366),
+    hour=st.floats(0, 24),
+    latitude=st.floats(-90, 90),
+    longitude=st.floats(0, 360),
+    resolution=st.floats(0.1, 6),
+)
+def test_scaled_info_is_bounded_and_periodic(
+    year: int, day: int, hour: float, latitude: float, longitude: float, resolution: float
+) -> None:
+    info = torch.tensor([year, day, hour, 850.0, latitude, longitude, resolution])
+    features = scaled_info(info, "pressure")
+    assert features.abs().max() <= 3
+    turned = info + torch.tensor([0, 0, 24, 0, 0, 360, 0])
+    torch.testing.assert_close(scaled_info(turned, "pressure"), features, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_bfloat16_network_tells_years_apart(config: ModelConfig) -> None:
+    embedding, inputs = make(config)
+    inputs.info[NAME][..., 0] = 2021
+    before = embed(embedding, inputs)
+    inputs.info[NAME][..., 0] = 2022
+    expected = embed(embedding, inputs) - before
+    low, inputs = embedding.bfloat16(), inputs.to(dtype=torch.bfloat16)
+    later = low._describe(inputs.info[NAME])
+    inputs.info[NAME][..., 0] = 2021
+    step = (later - low._describe(inputs.info[NAME])).flatten(1, 4)
+    torch.testing.assert_close(
+        step, expected[..., -step.shape[-1] :].float(), rtol=0.02, atol=0.001
+    )
+
+
+def test_raw_info_counts_days_from_zero_and_latitude_from_the_pole() -> None:
+    info = torch.tensor([2021.0, 366.0, 23.0, 96.0, -90.0, 359.75, 0.25], dtype=torch.float64)
+    assert raw_info(info).tolist() == [2021, 365, 23, 96, 180, 359.75, 96, 0.25]
+
+
+def test_levels_rise_from_the_top_to_the_surface() -> None:
+    pressure = [vertical_place(p, "pressure") for p in (1.0, 50.0, 500.0, 850.0, 1000.0)]
+    assert pressure == sorted(pressure)
+    assert pressure[0] > 0
+    assert pressure[-1] == 1 == vertical_place(0.0, "surface") == vertical_place(1.0, "sigma")
+    assert vertical_place(96.0, "hybrid") < vertical_place(137.0, "hybrid") == 1
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 30, 64])
+def test_harmonic_positions_fill_any_width(width: int) -> None:
+    encoding = harmonic_positions(networks.spec(), NAME, width)
+    assert encoding.shape == (3 * 3, width)
+    assert encoding.dtype == torch.float32
+    pairs = encoding[:, : width // 2 * 2].unflatten(1, (-1, 2))
+    torch.testing.assert_close(pairs.square().sum(-1), torch.ones(9, width // 2))
+
+
+def test_narrower_fields_have_the_first_entries_of_wider_ones() -> None:
+    wide = harmonic_positions(networks.spec(), NAME, 64)
+    assert torch.equal(harmonic_positions(networks.spec(), NAME, 30), wide[:, :30])
+
+
+def test_nearer_places_are_more_alike() -> None:
+    inputs = InputSpec(
+        neighborhood=NeighborhoodSpec(shape=(4, 6, 12), time_step=6, grid_step=(1, 1)),
+        fields=(FieldSpec(name="a", units="1", token_shape=(1, 1, 1)),),
+    )
+    encoding = harmonic_positions(inputs, "a", 96).unflatten(0, (4, 6, 12))
+    center = encoding[2, 3, 6]
+    for along in (encoding[2, 3, 6:], encoding[2, 3:, 6], encoding[2:, 3, 6]):
+        likeness = along @ center
+        assert likeness[0] == likeness.max()
+        assert likeness[0] > likeness[1] + 1
+        assert (likeness[2:] < likeness[1]).all()
+
+
+def test_axes_without_extent_take_no_room() -> None:
+    inputs = InputSpec(
+        neighborhood=NeighborhoodSpec(shape=(1, 1, 12), time_step=6, grid_step=(1, 1)),
+        fields=(FieldSpec(name="a", units="1", token_shape=(1, 1, 1)),),
+    )
+    assert (harmonic_positions(inputs, "a", 64).std(0) > 0).all()
+
+
+def test_every_place_differs_from_every_other() -> None:
+    for field in networks.spec().fields:
+        encoding = harmonic_positions(networks.spec(), field.name, 64)
+        distance = torch.cdist(encoding, encoding) + 9 * torch.eye(len(encoding))
+        assert distance.min() > 0.5
+
+
+def test_same_place_is_encoded_alike_in_fields_of_other_token_shapes() -> None:
+    inputs = InputSpec(
+        neighborhood=NeighborhoodSpec(shape=(3, 9, 9), time_step=6, grid_step=(1, 1)),
+        fields=(
+            FieldSpec(name="a", units="1", token_shape=(1, 3, 3)),
+            FieldSpec(name="b", units="1", token_shape=(3, 9, 9)),
+            FieldSpec(
+                name="c", units="1", token_shape=(1, 9, 1), levels=(1000,), level_type="pressure"
+            ),
+        ),
+    )
+    center = {"a": 1 * 9 + 1 * 3 + 1, "b": 0, "c": 1 * 9 + 4}
+    encoded = [harmonic_positions(inputs, name, 24)[n] for name, n in center.items()]
+    torch.testing.assert_close(encoded[0], encoded[1])
+    torch.testing.assert_close(encoded[0], encoded[2])
+
+
+def test_atmorep_positions_equal_loops() -> None:
+    grid, n_levels, width = (2, 3, 2), 2, 10
+    encoding = atmorep_positions(n_levels, grid, width)
+    t, a, o = grid
+    for n in range(n_levels * t * a * o):
+        v, tau, s = n // (t * a * o), n % (t * a * o) // (a * o), n % (a * o)
+        y, x = s // a, s % o
+        for k in range(width // 2):
+            w = 2 * math.pi * 2 * k / width
+            expected = (
+                0.5 * math.sin(8 * y * w) + math.sin(tau * w),
+                0.5 * math.cos(8 * x * w) + math.cos(v * w),
+            )
+            assert encoding[n, 2 * k : 2 * k + 2].tolist() == pytest.approx(expected, abs=2e-6)
+
+
+def test_atmorep_positions_are_those_of_the_original_to_the_last_bit() -> None:
+    reference = np.load(REFERENCE / "positional_encoding.npz")
+    encoding = atmorep_positions(2, (4, 5, 2), 64).numpy()
+    rows, columns = reference["rows"], reference["columns"]
+    assert np.array_equal(encoding[rows][:, columns], reference["values"])
+    large = atmorep_positions(5, (12, 3, 6), 1024).numpy()
+    rows, columns = reference["large_rows"], reference["large_columns"]
+    assert np.array_equal(large[rows][:, columns], reference["large_values"])
+
+
+def test_widths_may_differ_between_fields() -> None:
+    config = networks.config(
+        networks.spec((networks.WIND, networks.TEMPERATURE)),
+        {
+            networks.WIND.name: FieldNetwork(width=4),
+            NAME: FieldNetwork(width=20),
+        },
+    )
+    assert Embedding(config, NAME).positions.shape == (9, 20)
+    assert Embedding(config, networks.WIND.name).positions.shape == (8, 4)

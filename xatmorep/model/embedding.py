@@ -1,0 +1,257 @@
+"""From tokens to features: values, token info, static context, and the place in the box."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xatmorep.errors import ConfigError
+from xatmorep.model.config import ModelConfig
+from xatmorep.tokens.spec import FieldSpec, InputSpec, LevelType, Shape
+
+__all__ = [
+    "Embedding",
+    "atmorep_positions",
+    "harmonic_positions",
+    "raw_info",
+    "scaled_info",
+    "vertical_place",
+]
+
+Number = TypeVar("Number", float, Tensor)
+
+_GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
+
+
+class Embedding(nn.Module):
+    """Features of one field's tokens, (B, L, T, A, O, P) to (B, N, D) with N = L * T * A * O.
+
+    Sum of a linear map of the token's values, a linear map of its info, a linear map of the static
+    fields below it, a learned vector if its values are withheld, and the positional encoding. If
+    ``config.token_info_width`` is w > 0, the maps of values and of the learned vector fill the
+    first D - w entries and the info the last w ones, as in AtmoRep.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    name : str
+        Canonical name of the field.
+    """
+
+    positions: Tensor
+
+    def __init__(self, config: ModelConfig, name: str) -> None:
+        super().__init__()
+        spec, width = config.inputs.field(name), config.networks[name].width
+        _, a, o = spec.token_shape
+        self.name, self.level_type, self.raw = name, spec.level_type, config.token_info == "raw"
+        self.shape = (spec.n_levels, *config.inputs.token_grid(name), spec.points_per_token)
+        self.concatenate = config.token_info_width > 0
+        value_width = width - config.token_info_width
+        self.values = nn.Linear(spec.points_per_token, value_width)
+        self.info = nn.Linear(8 if self.raw else 11, config.token_info_width or width)
+        n_static = len(config.inputs.statics) * a * o
+        self.statics = nn.Linear(n_static, width, bias=False) if n_static else None
+        self.blank = nn.Parameter(torch.zeros(value_width)) if config.mask_embedding else None
+        if config.positional_encoding == "atmorep":
+            positions = atmorep_positions(spec.n_levels, config.inputs.token_grid(name), width)
+        else:
+            positions = harmonic_positions(config.inputs, name, width)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(
+        self, tokens: Tensor, info: Tensor, blank: Tensor, statics: Tensor | None
+    ) -> Tensor:
+        """Embed one field; arguments as in `NetworkInput`.
+
+        Raises
+        ------
+        ConfigError
+            If the tokens or the statics are not those of the configuration.
+        """
+        self._check(tokens, statics)
+        # Zero, so that not even a gradient can tell what was there.
+        values = self.values(tokens.masked_fill(blank[..., None], 0.0))
+        if self.blank is not None:
+            values = values + blank[..., None] * self.blank
+        described = self._describe(info).to(values.dtype)
+        x = torch.cat([values, described], dim=-1) if self.concatenate else values + described
+        if self.statics is not None:
+            x = x + self.statics(statics)[:, None, None]
+        return x.flatten(1, 4) + self.positions
+
+    def _describe(self, info: Tensor) -> Tensor:
+        """Linear map of the token info, in float32 at least: bfloat16 cannot hold a year."""
+        dtype = torch.promote_types(self.info.weight.dtype, torch.float32)
+        with torch.autocast(info.device.type, enabled=False):
+            info = info.to(dtype)
+            features = raw_info(info) if self.raw else scaled_info(info, self.level_type)
+            return F.linear(features, self.info.weight.to(dtype), self.info.bias.to(dtype))
+
+    def flops(self) -> int:
+        """Floating point operations of the matrix products for one neighborhood."""
+        _, _, a, o, _ = self.shape
+        n = len(self.positions)
+        below = a * o * self.statics.weight.numel() if self.statics is not None else 0
+        return 2 * (n * (self.values.weight.numel() + self.info.weight.numel()) + below)
+
+    def _check(self, tokens: Tensor, statics: Tensor | None) -> None:
+        if tuple(tokens.shape[1:]) != self.shape:
+            raise ConfigError(
+                f"tokens of {self.name!r} have shape {tuple(tokens.shape)}; this model needs "
+                f"(batch, level, time, latitude, longitude, point) = (any, "
+                f"{', '.join(map(str, self.shape))})"
+            )
+        if (statics is None) != (self.statics is None):
+            raise ConfigError(
+                f"static fields of {self.name!r} are {'missing' if statics is None else 'given'}, "
+                f"but this model {'needs' if statics is None else 'has no'} static fields"
+            )
+
+
+def scaled_info(info: Tensor, level_type: LevelType) -> Tensor:
+    """Bounded features of the token info, periodic where the quantity is.
+
+    Parameters
+    ----------
+    info : Tensor
+        (..., 7) in the order of `NetworkInput.info`.
+    level_type : str
+        Kind of vertical coordinate, see `vertical_place`.
+
+    Returns
+    -------
+    Tensor
+        (..., 11): sine and cosine of the day of the year (period 365.25 days), of the hour
+        (24 hours), of latitude and of longitude; (year - 2000) / 50; place of the level between 0
+        (top) and 1 (surface); decimal logarithm of the resolution in degrees.
+
+    Examples
+    --------
+    >>> info = torch.tensor([2000.0, 1.0, 6.0, 250.0, -90.0, 180.0, 0.1])
+    >>> [round(x, 2) + 0.0 for x in scaled_info(info, "pressure").tolist()]
+    [0.0, 1.0, 1.0, 0.0, -1.0, 0.0, 0.0, -1.0, 0.0, 0.5, -1.0]
+    """
+    year, day, hour, level, latitude, longitude, resolution = info.unbind(-1)
+    angles = torch.stack(
+        [
+            (day - 1) * (2 * math.pi / 365.25),
+            hour * (2 * math.pi / 24),
+            torch.deg2rad(latitude),
+            torch.deg2rad(longitude),
+        ],
+        dim=-1,
+    )
+    periodic = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+    others = [(year - 2000) / 50, vertical_place(level, level_type), resolution.log10()]
+    return torch.cat([periodic, torch.stack(others, dim=-1)], dim=-1)
+
+
+def raw_info(info: Tensor) -> Tensor:
+    """Numbers and order of AtmoRep's token info, (..., 7) to (..., 8).
+
+    Year, day of the year counted from 0, hour, level, colatitude, longitude, level again,
+    resolution; see `NetworkInput.info` for what comes in.
+
+    Examples
+    --------
+    >>> raw_info(torch.tensor([2021.0, 1.0, 5.0, 137.0, 60.0, 10.0, 0.25])).tolist()
+    [2021.0, 0.0, 5.0, 137.0, 30.0, 10.0, 137.0, 0.25]
+    """
+    year, day, hour, level, latitude, longitude, resolution = info.unbind(-1)
+    return torch.stack(
+        [year, day - 1, hour, level, 90 - latitude, longitude, level, resolution], dim=-1
+    )
+
+
+def vertical_place(level: Number, level_type: LevelType) -> Number:
+    """Place of a level between the top of the atmosphere (0) and the surface (1).
+
+    The square root of pressure over 1000 hPa (or of sigma), because levels lie closer aloft; the
+    number of a hybrid level over 137, the lowest one of ERA5; 1 at the surface.
+
+    Examples
+    --------
+    >>> vertical_place(250.0, "pressure"), vertical_place(0.0, "surface")
+    (0.5, 1.0)
+    """
+    if level_type == "surface":
+        return level * 0 + 1
+    if level_type == "hybrid":
+        return level / 137
+    return (level / 1000 if level_type == "pressure" else level) ** 0.5
+
+
+def harmonic_positions(inputs: InputSpec, name: str, width: int) -> Tensor:
+    """Sines and cosines of unit amplitude of each token's place, (N, width), float32.
+
+    The place x of a token's center along each axis lies between 0 and 1: in the neighborhood, or
+    among the levels of all fields. An axis with n places, in the field that is finest along it,
+    gets pairs sin(pi f x), cos(pi f x) with frequencies f spread evenly between 1/2 and n/2, and
+    a share of the width in proportion to log(n). So tokens look alike when they are near (the
+    highest frequency has a period of four tokens), and no two look the same.
+
+    The same place has the same encoding in every field, whatever the shape of its tokens; a
+    narrower field has the first entries of a wider one.
+
+    Examples
+    --------
+    >>> from xatmorep.tokens.spec import FieldSpec, NeighborhoodSpec
+    >>> spec = InputSpec(
+    ...     neighborhood=NeighborhoodSpec(shape=(1, 2, 4), time_step=6, grid_step=(1, 1)),
+    ...     fields=(FieldSpec(name="2m_temperature", units="K", token_shape=(1, 2, 2)),),
+    ... )
+    >>> harmonic_positions(spec, "2m_temperature", width=2)  # 1/4 and 3/4 of the longitudes
+    tensor([[0.3827, 0.9239],
+            [0.9239, 0.3827]])
+    """
+    levels = sorted({place for field in inputs.fields for place in _vertical_places(field)})
+    grids = [inputs.token_grid(field.name) for field in inputs.fields]
+    finest = [len(levels), *(max(sizes) for sizes in zip(*grids, strict=True))]
+    own = [levels.index(place) for place in _vertical_places(inputs.field(name))]
+    axes = [
+        [(i + 0.5) / len(levels) for i in own],
+        *([(i + 0.5) / n for i in range(n)] for n in inputs.token_grid(name)),
+    ]
+    # On the CPU also where a network is built on the meta device: this is no weight to be loaded.
+    cpu = torch.device("cpu")
+    x = torch.cartesian_prod(*(torch.tensor(a, dtype=torch.float64, device=cpu) for a in axes))
+    encoding = torch.zeros(len(x), width, dtype=torch.float64, device=cpu)
+    n_pairs = [0, 0, 0, 0]
+    for pair in range(width // 2 if max(finest) > 1 else 0):
+        # Room in proportion to the logarithm of n, as seats are given to parties (D'Hondt).
+        axis = max((3, 2, 1, 0), key=lambda axis: math.log(finest[axis]) / (n_pairs[axis] + 1))
+        # Multiples of the golden ratio, modulo one, fill an interval evenly wherever one stops.
+        frequency = 0.5 + (finest[axis] - 1) / 2 * (n_pairs[axis] * _GOLDEN_RATIO % 1)
+        encoding[:, 2 * pair] = torch.sin(math.pi * frequency * x[:, axis])
+        encoding[:, 2 * pair + 1] = torch.cos(math.pi * frequency * x[:, axis])
+        n_pairs[axis] += 1
+    return encoding.float()
+
+
+def _vertical_places(field: FieldSpec) -> list[float]:
+    return [vertical_place(level, field.level_type) for level in field.levels or (0.0,)]
+
+
+def atmorep_positions(n_levels: int, grid: Shape, width: int) -> Tensor:
+    """Positional encoding of the published AtmoRep weights, (N, width), float32.
+
+    With v the number of the level, tau, y, x those of the token in time, latitude and longitude,
+    and w_k = 2 pi 2k / width: entry 2k is sin(8 y w_k) / 2 + sin(tau w_k), entry 2k + 1 is
+    cos(8 x w_k) / 2 + cos(v w_k). As in the original, y counts rows as if they had as many tokens
+    as there are in latitude, and all steps are done in float32 (the angles reach hundreds, so that
+    the rounding shows).
+    """
+    t, a, o = grid
+    n = torch.arange(n_levels * t * a * o, device="cpu")
+    level, time, place = n // (t * a * o), n % (t * a * o) // (a * o), n % (a * o)
+    y, x = place // a, place % o
+    even = torch.arange(0, width, 2, device="cpu")
+    frequency = torch.tensor(2 * math.pi, dtype=torch.float32, device="cpu") * even / width
+    sine = 0.5 * torch.sin(8 * y[:, None] * frequency) + torch.sin(time[:, None] * frequency)
+    cosine = 0.5 * torch.cos(8 * x[:, None] * frequency) + torch.cos(level[:, None] * frequency)
+    return torch.stack([sine, cosine], dim=-1).flatten(1)[:, :width]
