@@ -13,11 +13,15 @@ from xarray.core import indexing
 from xatmorep.data.grid import Place, take
 from xatmorep.data.units import Conversion
 
-__all__ = ["arrange"]
+__all__ = ["arrange", "is_unread"]
 
 
 def arrange(
-    variable: xr.Variable, places: Mapping[str, Place], conversion: Conversion | None = None
+    variable: xr.Variable,
+    places: Mapping[str, Place],
+    conversion: Conversion | None = None,
+    *,
+    deferred: bool = False,
 ) -> xr.Variable:
     """A variable with canonical dimensions.
 
@@ -32,11 +36,13 @@ def arrange(
         Canonical dimensions, in order.
     conversion : Conversion, optional
         From the units of the dataset, into float32; without it values stay as they are.
+    deferred : bool
+        Whether an array in memory is to be converted only where it is indexed, as one in a file
+        always is, instead of as a whole now.
     """
     named = {place.dim for place in places.values()}
     variable = variable.isel({dim: 0 for dim in variable.dims if dim not in named})
-    # A private property of xarray, which has no public way to tell a file from an array.
-    if variable.chunks is None and not variable._in_memory:
+    if is_unread(variable) or (deferred and variable.chunks is None):
         lazy = indexing.LazilyIndexedArray(_Unread(variable, places, conversion))
         return xr.Variable(tuple(places), lazy)
     names = {}
@@ -49,6 +55,12 @@ def arrange(
     return _converted(variable, conversion)
 
 
+def is_unread(variable: xr.Variable) -> bool:
+    """Whether a variable is in a file and will be read, as a whole, by whatever computes with it."""
+    # A private property of xarray, which has no public way to tell a file from an array.
+    return variable.chunks is None and not variable._in_memory
+
+
 def _converted(values: Any, conversion: Conversion | None) -> Any:
     if conversion is None:
         return values
@@ -59,7 +71,7 @@ def _converted(values: Any, conversion: Conversion | None) -> Any:
 
 
 class _Unread(BackendArray):
-    """A variable that is read from its file only where it is indexed.
+    """A variable that is read, and converted, only where it is indexed.
 
     xarray keeps a file's variable unread through indexing, but not through arithmetic: this does
     the arithmetic after the reading.

@@ -133,7 +133,7 @@ class CanonicalView:
             Canonical name of the field.
         mask : DataArray
             Dimensions and coordinates of the dataset, or some of them; it holds alike along those
-            that it lacks.
+            that it lacks. Levels that the field doesn't need may be left out.
 
         Returns
         -------
@@ -146,10 +146,17 @@ class CanonicalView:
             If it has a dimension that the field lacks, or other coordinates.
         """
         variable = self.source[self.variables[name]]
+        level = self.levels.get(name)
+        if level is not None and level.dim in mask.indexes and level.dim in variable.indexes:
+            # A mask that `predict` gave has these levels only.
+            needed = variable.indexes[level.dim][level.order]
+            if needed.isin(mask.indexes[level.dim]).all():
+                mask, variable = (array.sel({level.dim: needed}) for array in (mask, variable))
+                level = replace(level, order=None)
         for dim in mask.dims:
             _check_alike(mask, variable, str(dim))
         extra = {dim: self.source.sizes[dim] for dim in self.extra_dims}
-        places = _places(mask.variable, self.grid, self.levels.get(name), extra)
+        places = _places(mask.variable, self.grid, level, extra)
         return xr.DataArray(arrange(mask.variable, places), self.fields[name].coords)
 
     def attrs(self, name: str) -> dict[str, Any]:
@@ -164,6 +171,7 @@ def canonical_view(
     statics: Sequence[StaticNeed] = (),
     *,
     fields: Mapping[str, str] | None = None,
+    deferred: bool = False,
 ) -> CanonicalView:
     """The fields that a model needs, in canonical form, whatever the dataset calls them.
 
@@ -182,6 +190,9 @@ def canonical_view(
         Constant fields.
     fields : mapping of str to str, optional
         Canonical name of a field or axis -> name in `ds`, where the caller knows better.
+    deferred : bool
+        Whether arrays in memory are to be converted only where they are indexed, as those in
+        files always are; for who takes one part after the other.
 
     Raises
     ------
@@ -226,8 +237,8 @@ def canonical_view(
     named = {axis.match.axis: axis.match.name for axis in (*levels.values(), *grid.values())}
     return CanonicalView(
         source=ds,
-        fields={n: _field(ds, chosen[n], grid, levels.get(n), extra) for n in by_name},
-        statics={need.name: _static(ds, chosen[need.name], grid) for need in statics},
+        fields={n: _field(ds, chosen[n], grid, levels.get(n), extra, deferred) for n in by_name},
+        statics={need.name: _static(ds, chosen[need.name], grid, deferred) for need in statics},
         variables={name: choice.match.variable for name, choice in chosen.items()},
         axes={axis: named[axis] for axis in AXES if axis in named},
         extra_dims=extra,
@@ -244,13 +255,15 @@ def _field(
     grid: Mapping[str, Axis],
     level: Axis | None,
     extra: Sequence[str],
+    deferred: bool,
 ) -> xr.DataArray:
     variable = ds.variables[choice.match.variable]
     places = _places(variable, grid, level, {dim: ds.sizes[dim] for dim in extra})
     coords: dict[str, Any] = {dim: ds.variables[dim] for dim in extra if dim in ds.indexes}
     coords |= {axis: found.index for axis, found in grid.items()}
     coords["level"] = pd.Index([0.0]) if level is None else level.index
-    return xr.DataArray(arrange(variable, places, choice.conversion), coords, name=choice.name)
+    arranged = arrange(variable, places, choice.conversion, deferred=deferred)
+    return xr.DataArray(arranged, coords, name=choice.name)
 
 
 def _places(
@@ -267,12 +280,15 @@ def _places(
     }
 
 
-def _static(ds: xr.Dataset, choice: Choice, grid: Mapping[str, Axis]) -> xr.DataArray:
+def _static(
+    ds: xr.Dataset, choice: Choice, grid: Mapping[str, Axis], deferred: bool
+) -> xr.DataArray:
     horizontal = {axis: grid[axis] for axis in ("latitude", "longitude")}
     places = {axis: found.place for axis, found in horizontal.items()}
     coords = {axis: found.index for axis, found in horizontal.items()}
-    variable = arrange(ds.variables[choice.match.variable], places, choice.conversion)
-    return xr.DataArray(variable, coords, name=choice.name)
+    variable = ds.variables[choice.match.variable]
+    arranged = arrange(variable, places, choice.conversion, deferred=deferred)
+    return xr.DataArray(arranged, coords, name=choice.name)
 
 
 def _check_alike(mask: xr.DataArray, variable: xr.DataArray, dim: str) -> None:

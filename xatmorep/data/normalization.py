@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 import xarray as xr
 
+from xatmorep.data.arrange import is_unread
 from xatmorep.data.statistics import SPACE, Period, Scope, statistics, weighted_sums
 from xatmorep.errors import CheckpointError, ConfigError, ConventionError
 
@@ -87,8 +88,8 @@ class Normalizer:
         Parameters
         ----------
         fields : mapping of str to xarray.DataArray
-            Canonical fields (..., time, level, latitude, longitude). Dask arrays are read once,
-            all fields in one computation, without being held in memory.
+            Canonical fields (..., time, level, latitude, longitude). What is backed by dask or a
+            file is read once, all fields in one computation, without being held in memory.
         statics : mapping of str to xarray.DataArray, optional
             Constant fields (latitude, longitude); always normalized as a whole.
         mean, std : {"global", "local"}
@@ -156,19 +157,31 @@ class Normalizer:
         """
         return self._transform(name, array, invert=True)
 
-    def _transform(self, name: str, array: xr.DataArray, *, invert: bool) -> xr.DataArray:
+    def check(self, name: str, array: xr.DataArray) -> None:
+        """Refuse what :meth:`apply` would refuse, by its coordinates and without reading it.
+
+        Parameters and errors are those of :meth:`apply`.
+        """
+        self._statistics_at(name, array)
+
+    def _statistics_at(self, name: str, array: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+        """Mean and standard deviation at the levels and places of an array."""
         if name not in self.mean:
             raise ConventionError(
                 f"no statistics of {name!r}; the normalizer has {sorted(self.mean)}"
             )
-        mean = _at(self.mean[name], name, array)
-        std = _at(self.std[name], name, array)
+        mean, std = _at(self.mean[name], name, array), _at(self.std[name], name, array)
+        if "month" in mean.dims:
+            _need_dims(name, array, ("time",))
+        return mean, std
+
+    def _transform(self, name: str, array: xr.DataArray, *, invert: bool) -> xr.DataArray:
+        mean, std = self._statistics_at(name, array)
         # The last four in this order: `_scale` adds the axis of time in front of that of level.
         ordered = array.drop_attrs(deep=False).transpose(
             ..., "time", "level", *SPACE, missing_dims="ignore"
         )
         if "month" in mean.dims:
-            _need_dims(name, array, ("time",))
             months = [array["time"].dt.month.drop_attrs() - 1]
             core = [[], [], ["month"], ["month"]]
         else:
@@ -275,6 +288,8 @@ def _canonical(name: str, array: xr.DataArray, *, static: bool = False) -> xr.Da
     _need_dims(name, array, ("time", "level", *SPACE))
     if array.sizes["time"] == 0:
         raise ConventionError(f"{name!r} has no time step: nothing can be fitted")
+    if is_unread(array.variable):
+        array = array.chunk(time="auto")  # else all of it would be read at once
     return array.reset_coords(drop=True)
 
 

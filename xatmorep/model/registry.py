@@ -16,7 +16,7 @@ from xatmorep.strict import closest
 
 __all__ = ["locate", "models", "read_card", "read_config", "shipped"]
 
-SHIPPED = Path(__file__).parents[1] / "models"
+SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
 def shipped() -> dict[str, Path]:

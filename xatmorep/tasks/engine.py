@@ -1,0 +1,316 @@
+"""The one place where a model is applied, lazily, to a labelled dataset.
+
+A dataset is brought into canonical form, normalized, and cut into time slabs; a dask task reads
+one slab and shows all its neighborhoods to the network; the results are joined, labelled and
+brought back to the form of the input. A dataset in memory takes the same way and is computed at
+the end, so that both give the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from xatmorep.data.conventions import CanonicalView, canonical_view
+from xatmorep.errors import ConfigError, ConventionError
+from xatmorep.tasks.reference import ModelReference, placed_model, reference
+from xatmorep.tasks.slab import Key, Output, Slab, Task, result_shapes, run_slab
+from xatmorep.tokens.tiling import Tiling, tiling_for
+
+if TYPE_CHECKING:
+    from xatmorep.model.checkpoint import Model
+
+__all__ = ["DEFAULT_MODEL", "Application", "ModelLike", "Options"]
+
+ModelLike: TypeAlias = "str | os.PathLike[str] | Model"
+"""Name of a shipped model, address of a saved one, or a model."""
+
+DEFAULT_MODEL = "era5-surface-tiny"
+"""The demonstration model that ships with the package."""
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is run; the same for all tasks.
+
+    Attributes
+    ----------
+    device : str, optional
+        Torch device; CUDA where there is one, else the CPU.
+    batch_size : int
+        Neighborhoods that the network sees at once.
+    dtype : {"float32", "float64", "bfloat16", "float16"}
+        Type in which the network computes.
+    """
+
+    device: str | None = None
+    batch_size: int = 8
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+
+
+@dataclass(frozen=True)
+class Application:
+    """A model on a dataset: everything is checked, nothing is read.
+
+    Attributes
+    ----------
+    model : Model
+        The model.
+    view : CanonicalView
+        The dataset in canonical form; what is not backed by dask is read by parts.
+    tiling : Tiling
+        Neighborhoods of the dataset.
+    lazy : bool
+        Whether the input was dask-backed, so that results are to be as well.
+    options : Options
+        How the network is run.
+    """
+
+    model: Model
+    view: CanonicalView
+    tiling: Tiling
+    lazy: bool
+    options: Options
+
+    @classmethod
+    def of(
+        cls,
+        ds: xr.Dataset,
+        model: ModelLike,
+        variables: Mapping[str, str] | None,
+        options: Options,
+    ) -> Application:
+        """Check a dataset against a model and lay out the neighborhoods.
+
+        Raises
+        ------
+        ConventionError
+            If the dataset lacks what the model needs or has another grid or time step.
+        """
+        from xatmorep.model.checkpoint import Model, load
+
+        if isinstance(ds, xr.DataArray):
+            ds = ds.to_dataset(name=ds.name or "field")
+        model = model if isinstance(model, Model) else load(str(model))
+        spec = model.config.inputs
+        view = canonical_view(ds, spec.fields, spec.statics, fields=variables, deferred=True)
+        tiling = tiling_for(next(iter(view.fields.values())).coords, spec, axes=view.axes)
+        for name, array in {**view.fields, **view.statics}.items():
+            model.normalizer.check(name, array)
+        lazy = any(ds[name].chunks is not None for name in view.variables.values())
+        return cls(model, view, tiling, lazy, options)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions that the model doesn't know, such as ensemble members."""
+        first = next(iter(self.view.fields.values()))
+        return tuple(first.sizes[dim] for dim in self.view.extra_dims)
+
+    def refuse_dims(self, names: Collection[str]) -> None:
+        """Refuse a dataset that has dimensions of which a result has its own."""
+        for dim in {"bounds", *names}.intersection(self.view.extra_dims):
+            raise ConventionError(
+                f"dimension {dim!r} of the dataset is named like one of the result: rename it, "
+                f"for example with ds.rename({dim}='dataset_{dim}')"
+            )
+
+    @property
+    def n_samples(self) -> int:
+        """Number of datasets side by side along those dimensions."""
+        return math.prod(self.sample_shape)
+
+    @cached_property
+    def reference(self) -> ModelReference:
+        """What stands for the model in a graph; known once, for it takes digests of the weights."""
+        return reference(self.model)
+
+    @cached_property
+    def _reference(self) -> Any:
+        # A key of its own in the graph: dask brings a model in memory to each worker once.
+        name = f"xatmorep-model-{self.reference.digest}"
+        return dask.delayed(self.reference, name=name, traverse=False)
+
+    def delayed(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A dask task that calls a function with the model on its device and other arguments.
+
+        Dask arrays among the arguments reach the function as numpy arrays, whatever their chunks.
+        """
+        from xatmorep.model.device import resolve_device
+
+        task = dask.delayed(_with_model, pure=True)
+        device = resolve_device(self.options.device)
+        return task(function, self._reference, device, self.options.dtype, *arguments)
+
+    def arrays(self, index: int) -> dict[str, da.Array]:
+        """Fields of one time box in canonical units, each (sample, level, time, lat, lon)."""
+        times = self.tiling.time.points(index)
+        return {
+            name: self._plain(self._chunked(field.isel(time=times), index))
+            for name, field in self.view.fields.items()
+        }
+
+    @cached_property
+    def statics(self) -> dict[str, da.Array]:
+        """Constant fields in canonical units, each (latitude, longitude)."""
+        return {name: self._chunked(x).data for name, x in self.view.statics.items()}
+
+    def _chunked(self, array: xr.DataArray, index: int | None = None) -> xr.DataArray:
+        """An array backed by dask; what isn't yet is one chunk, read when its turn comes."""
+        if array.chunks is not None:
+            return array
+        # With a token dask doesn't hash the values, which would read them.
+        return array.chunk(token=f"{self._token} {array.name} {index}")
+
+    @cached_property
+    def _token(self) -> str:
+        return uuid.uuid4().hex
+
+    def slab(self, index: int) -> Slab:
+        """One time box with its coordinates."""
+        coords = next(iter(self.view.fields.values())).coords
+        return Slab(
+            self.model.config.inputs,
+            self.tiling,
+            index,
+            coords["time"].values[self.tiling.time.points(index)],
+            coords["latitude"].values,
+            coords["longitude"].values,
+        )
+
+    def run(
+        self, task: Task, masks: Mapping[str, xr.DataArray] | None = None
+    ) -> dict[Key, xr.DataArray]:
+        """Apply a task to all neighborhoods.
+
+        Parameters
+        ----------
+        task : Task
+            What is hidden and what is taken out.
+        masks : mapping of str to xarray.DataArray, optional
+            For each field the points that the caller hides, in canonical form.
+
+        Returns
+        -------
+        dict
+            Canonical DataArrays (*extra, *lead, time, level, latitude, longitude, *trail). Arrays
+            on tokens have no coordinates yet, arrays on points those of the data; points that no
+            neighborhood counts are NaN.
+        """
+        outputs = task.outputs(self.model.config.inputs)
+        self.refuse_dims({dim for output in outputs.values() for dim in output.dims})
+        hidden = {name: self._plain(mask) for name, mask in (masks or {}).items()}
+        pieces: dict[Key, list[list[da.Array]]] = {key: [] for key in outputs}
+        for index in range(len(self.tiling.time)):
+            slab = self.slab(index)
+            window = (slice(None), slice(None), self.tiling.time.points(index))
+            result = self.delayed(
+                run_slab,
+                task,
+                slab,
+                self.arrays(index),
+                self.statics,
+                {name: array[window] for name, array in hidden.items()},
+                self.options.batch_size,
+            )
+            for key, output in outputs.items():
+                shapes = result_shapes(slab, key[0], output, self.n_samples)
+                pieces[key].append(
+                    [
+                        # With meta dask doesn't have to call anything to know the type.
+                        da.from_delayed(
+                            result[key][i], shape, meta=np.empty((0,) * len(shape), dtype)
+                        )
+                        for i, (shape, dtype) in enumerate(shapes)
+                    ]
+                )
+        return {key: self._join(key, outputs[key], pieces[key]) for key in outputs}
+
+    def finish(self, ds: xr.Dataset) -> xr.Dataset:
+        """Leave a result lazy if the input was, else compute it."""
+        # One slab after the other: the network itself uses the cores.
+        return ds if self.lazy else ds.compute(scheduler="synchronous")
+
+    def _plain(self, array: xr.DataArray) -> da.Array:
+        """Canonical field as (sample, level, time, latitude, longitude)."""
+        array = array.transpose(*self.view.extra_dims, "level", "time", "latitude", "longitude")
+        return array.data.reshape(self.n_samples, *array.shape[len(self.view.extra_dims) :])
+
+    def _join(self, key: Key, output: Output, pieces: list[list[da.Array]]) -> xr.DataArray:
+        """Slabs one after the other in time, with labels."""
+        time_axis = len(output.lead) + 2
+        if output.grid == "tokens":
+            (tokens,) = zip(*pieces, strict=True)
+            return self._labelled(da.concatenate(tokens, axis=time_axis), key[0], output)
+        values, weights = zip(*pieces, strict=True)
+        total = self._overlapped(list(weights), 2)
+        # Adding the dimensions of the values (such as the member) to the weights.
+        total = total[(slice(None), *[None] * len(output.lead))]
+        mean = self._overlapped(list(values), time_axis) / da.where(total > 0, total, np.nan)
+        return self._labelled(mean.astype(output.dtype), key[0], output)
+
+    def _overlapped(self, pieces: list[da.Array], axis: int) -> da.Array:
+        """Slabs added where the last one overlaps the one before."""
+        starts = self.tiling.time.starts
+        if len(starts) == 1:
+            return pieces[0]
+        cut = starts[-1] - starts[-2]
+
+        def part(array: da.Array, window: slice) -> da.Array:
+            return array[(slice(None),) * axis + (window,)]
+
+        *before, previous, last = pieces
+        size = self.tiling.time.box
+        if cut == size:
+            return da.concatenate(pieces, axis=axis)
+        both = part(previous, slice(cut, None)) + part(last, slice(0, size - cut))
+        joined = da.concatenate(
+            [*before, part(previous, slice(0, cut)), both, part(last, slice(size - cut, None))],
+            axis=axis,
+        )
+        # zarr can store chunks of one size only, and a shorter last one.
+        return joined.rechunk({axis: size})
+
+    def _labelled(self, array: da.Array, name: str, output: Output) -> xr.DataArray:
+        """Plain result of a field as a DataArray with canonical dimensions."""
+        grid = ("level", "time", "latitude", "longitude")
+        dims = (*self.view.extra_dims, *output.lead, *grid, *output.trail)
+        labelled = xr.DataArray(
+            array.reshape(*self.sample_shape, *array.shape[1:]),
+            dims=dims,
+            coords={
+                name: coord
+                for name, coord in self.view.fields[name].coords.items()
+                if output.grid == "points" or set(coord.dims) <= set(self.view.extra_dims)
+            },
+        )
+        order = (*self.view.extra_dims, *output.lead, "time", "level", "latitude", "longitude")
+        return labelled.transpose(*order, *output.trail)
+
+
+def _with_model(
+    function: Callable[..., Any],
+    address: ModelReference,
+    device: str,
+    dtype: str,
+    *arguments: Any,
+) -> Any:
+    """Body of a dask task."""
+    return function(placed_model(address, device, dtype), *arguments)
