@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from tests.tasks import small
+from xatmorep.errors import ConfigError
+from xatmorep.training.config import PretrainConfig, read_config
+
+CONTENT = {"model": small.CONFIG.model_dump(mode="json"), "steps": 4, "batch_size": 4}
+
+
+def test_a_file_a_mapping_and_an_object_are_the_same(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(CONTENT))
+    config = read_config(path)
+    assert config == read_config(CONTENT) == read_config(config)
+    assert isinstance(config, PretrainConfig)
+
+
+def test_what_is_written_reads_back(tmp_path):
+    config = read_config(CONTENT | {"seed": 7, "loss": {"crps": 2.0}})
+    path = tmp_path / "resolved.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert read_config(str(path)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 3}, "step: unknown key; did you mean 'steps'?"),
+        ({"optimizer": {"learning_rat": 1}}, "optimizer.learning_rat: unknown key; did you mean"),
+        ({"masking": {"rates": [0, 1]}}, "masking.rates: unknown key; did you mean 'rate'?"),
+        ({"loss": {"crsp": 1.0}}, "loss 'crsp' is unknown; did you mean 'crps'?"),
+        ({"field_weights": {"2m_temp": 2.0}}, "which the model doesn't predict"),
+        ({"crops_per_slab": 3}, "crops_per_slab 3 does not divide batch_size 4"),
+        ({"steps": 0}, "steps: Input should be greater than 0 (found 0)"),
+        ({"precision": "float8"}, "precision: Input should be 'float32' or 'bfloat16'"),
+    ],
+)
+def test_mistakes_are_named_with_the_nearest_key(change, message):
+    with pytest.raises(ConfigError) as error:
+        read_config(CONTENT | change)
+    assert message in str(error.value)
+
+
+def test_unknown_keys_deep_inside_are_named():
+    content = read_config(CONTENT).model_dump(mode="json")
+    content["model"]["inputs"]["fields"][0]["token_shap"] = [1, 1, 1]
+    content["model"]["networks"]["temperature"]["widht"] = 8
+    with pytest.raises(ConfigError) as error:
+        read_config(content)
+    assert "fields.0.token_shap: unknown key; did you mean 'token_shape'?" in str(error.value)
+    assert "networks.temperature.widht: unknown key; did you mean 'width'?" in str(error.value)
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(ConfigError, match=r"batch_size: Field required \(found nothing\)"):
+        read_config({key: CONTENT[key] for key in ("model", "steps")})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "is not valid YAML"), ("just words", "must hold keys and values, not str")],
+)
+def test_files_that_are_no_configuration_are_refused(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(path)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no configuration file at .*absent\.yaml"):
+        read_config(tmp_path / "absent.yaml")
+
+
+def test_yaml_can_not_run_code(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text("steps: !!python/object/apply:os.system ['true']")
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        read_config(path)
