@@ -143,3 +143,11 @@ def test_a_packed_zarr_store_stays_unread(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arranged.values, EXPECTED)
     np.testing.assert_array_equal(arranged[:, ::-1, 0, 1:, 1].values, EXPECTED[:, ::-1, 0, 1:, 1])
     assert not opened["x"].variable._in_memory
+
+
+def test_an_array_in_memory_can_be_converted_where_it_is_indexed() -> None:
+    variable = VARIABLE.copy(deep=True)
+    deferred = arrange(variable, PLACES, Conversion(2.0), deferred=True)
+    variable.values[...] += 1  # nothing was converted yet
+    np.testing.assert_array_equal(deferred[:, 1:2].values, 2 * (EXPECTED + 1)[:, 1:2])
+    assert arrange(VARIABLE.chunk(), PLACES, deferred=True).chunks is not None

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+import zarr
 from intake.readers.utils import import_name
 
 from tests.data import replicas
@@ -616,3 +617,21 @@ def test_chunks_stay_those_of_the_store_when_time_is_cut(tmp_path: Path) -> None
     xr.testing.assert_identical(cut.load(), ds.isel(time=slice(3, 12)))
     with pytest.raises(CatalogError, match="lacks the attributes valid_time_stop; it has first"):
         open_store(str(store), limits=("first", "valid_time_stop"))
+
+
+def test_a_store_without_consolidated_metadata_opens(tmp_path):
+    ds = xr.Dataset({"t2m": ("time", [1.0, 2.0])}, {"time": [0, 1]})
+    ds.to_zarr(tmp_path / "plain.zarr", consolidated=False)
+    xr.testing.assert_equal(open_dataset(str(tmp_path / "plain.zarr")).load(), ds)
+
+
+@pytest.mark.parametrize("content", ["array", "json"])
+def test_what_is_no_zarr_group_is_refused_in_a_line(tmp_path, content):
+    path = tmp_path / "bad.zarr"
+    if content == "array":
+        zarr.create_array(path, shape=(2,), dtype="f4")
+    else:
+        path.mkdir()
+        (path / "zarr.json").write_text("{broken")
+    with pytest.raises(CatalogError, match=r"bad\.zarr' can't be read as a zarr store: "):
+        open_dataset(str(path))

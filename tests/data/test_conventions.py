@@ -383,3 +383,15 @@ def test_a_store_of_hundreds_of_variables_and_a_million_times_takes_no_time() ->
     # Generous, for a busy machine: it is 0.02 s on an idle one.
     assert time.perf_counter() - start < 1.0
     assert back["time"].equals(ds["time"][1_000_000:1_000_003])
+
+
+def test_a_mask_may_have_the_needed_levels_only() -> None:
+    ds = canonical_dataset()
+    view = view_of(ds)
+    levels = view.fields["temperature"]["level"].values
+    mask = (ds["temperature"] > ds["temperature"].mean()).sel(level=levels[::-1])
+    aligned = view.align("temperature", mask)
+    expected = view.align("temperature", ds["temperature"] > ds["temperature"].mean())
+    xr.testing.assert_identical(aligned, expected)
+    with pytest.raises(ConventionError, match="differs from 'temperature' along 'level'"):
+        view.align("temperature", mask.isel(level=[0]))

@@ -112,3 +112,9 @@ def test_an_explicit_axis_is_no_field() -> None:
 def test_scalar_latitude_and_longitude_are_a_grid_too() -> None:
     ds = dataset(t=(DEEP, {})).isel(lat=0, lon=0)
     assert list(find_fields(ds)) == ["temperature"]
+
+
+def test_names_that_are_no_text_are_passed_over():
+    grid = {"lat": [1.0, 0.0], "lon": [0.0, 1.0]}
+    ds = xr.Dataset({1: (("lat", "lon"), [[0.0, 1.0], [2.0, 3.0]])}, grid)
+    assert find_fields(ds) == {}

@@ -386,3 +386,25 @@ def test_inconsistent_files_are_refused(change: Any, words: str) -> None:
     assert Normalizer.from_bytes(rewritten(data, lambda *_: None)).mean["x"].dims == ("level",)
     with pytest.raises(CheckpointError, match=words):
         Normalizer.from_bytes(rewritten(data, change))
+
+
+def test_coordinates_without_statistics_are_found_without_reading() -> None:
+    array = field(noise(3, 2, 4, 8))
+    normalizer = fitted(array, "local", "local", "record")
+    lazy = array.chunk()
+    with dask.config.set(scheduler=refuse):
+        normalizer.check("x", lazy)
+        with pytest.raises(ConventionError, match="'x' has no statistics at longitude"):
+            normalizer.check("x", lazy.assign_coords(longitude=lazy["longitude"] + 1))
+    with pytest.raises(ConventionError, match="no statistics of 'y'"):
+        normalizer.check("y", lazy)
+
+
+def test_a_file_opened_without_dask_is_fitted_block_by_block(tmp_path: Path) -> None:
+    array = field(noise(12, 1, 4, 8))
+    array.to_dataset(name="x").to_zarr(tmp_path / "x.zarr", consolidated=False)
+    opened = xr.open_zarr(tmp_path / "x.zarr", chunks=None, consolidated=False)["x"]
+    with dask.config.set({"array.chunk-size": 3 * array[0].nbytes}):
+        normalizer = fitted(opened)
+    assert not opened.variable._in_memory
+    xr.testing.assert_allclose(normalizer.std["x"], fitted(array).std["x"])

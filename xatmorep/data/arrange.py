@@ -56,7 +56,7 @@ def arrange(
 
 
 def is_unread(variable: xr.Variable) -> bool:
-    """Whether a variable is in a file and will be read, as a whole, by whatever computes with it."""
+    """Whether a variable is in a file, and would be read as a whole by arithmetic."""
     # A private property of xarray, which has no public way to tell a file from an array.
     return variable.chunks is None and not variable._in_memory
 

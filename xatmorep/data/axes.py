@@ -294,7 +294,8 @@ def _only(matches: list[AxisMatch]) -> AxisMatch:
         axis, first = matches[0].axis, matches[0].coord
         names = ", ".join(f"{match.coord!r} ({match.rule})" for match in matches)
         raise ConventionError(
-            f"{axis} could be any of {names}: say which, for example fields={{{axis!r}: {first!r}}}"
+            f"{axis} could be any of {names}: say which, for example "
+            f"ds.atmorep(fields={{{axis!r}: {first!r}}})"
         )
     return matches[0]
 

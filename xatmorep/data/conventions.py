@@ -318,7 +318,8 @@ def _refuse_missing_axes(ds: xr.Dataset, located: Mapping[str, tuple[AxisMatch, 
         f"the dataset has no {', '.join(missing)} that can be recognized: its coordinates are "
         f"{', '.join(map(repr, map(str, ds.coords))) or 'none'} and its dimensions "
         f"{', '.join(map(repr, map(str, ds.sizes))) or 'none'}; say which is which, for example "
-        f"fields={{{missing[0]!r}: '<coordinate>'}}, or add it with ds.assign_coords{hint}"
+        f"ds.atmorep(fields={{{missing[0]!r}: '<coordinate>'}}), or add it with "
+        f"ds.assign_coords{hint}"
     )
 
 

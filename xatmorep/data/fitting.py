@@ -223,8 +223,8 @@ def _message(
         f"The model needs {'; '.join(needed)}. "
         f"The dataset has {_listed(recognized)}; levels {_listed(levels)}; "
         f"not recognized: {_listed(others)}. "
-        f"Say which variable is which with fields={{'<canonical name>': '<variable>'}}, or choose "
-        f"a model that fits from xatmorep.models()"
+        f"Say which variable is which with ds.atmorep(fields={{'<canonical name>': '<variable>'}})"
+        f", or choose a model that fits from xatmorep.models()"
     )
 
 

@@ -69,7 +69,7 @@ def only_match(name: str, matches: tuple[Match, ...]) -> Match:
         names = ", ".join(f"{match.variable!r} ({match.rule})" for match in matches)
         raise ConventionError(
             f"{name!r} could be any of {names}: say which, for example "
-            f"fields={{{name!r}: {matches[0].variable!r}}}"
+            f"ds.atmorep(fields={{{name!r}: {matches[0].variable!r}}})"
         )
     return matches[0]
 
@@ -146,9 +146,12 @@ def _on_the_grid(ds: xr.Dataset, axes: Mapping[str, tuple[AxisMatch, ...]]) -> l
     dims = {axes[axis][0].dim for axis in ("latitude", "longitude")} - {None}
     skipped = bounds_names(ds)
     return [
-        str(name)
+        name
         for name, variable in ds.variables.items()
-        if name not in ds.coords and name not in skipped and dims <= set(variable.dims)
+        if isinstance(name, str)
+        and name not in ds.coords
+        and name not in skipped
+        and dims <= set(variable.dims)
     ]
 
 

@@ -151,16 +151,16 @@ class Normalizer:
         return self._transform(name, array, invert=False)
 
     def invert(self, name: str, array: xr.DataArray) -> xr.DataArray:
-        """Undo :meth:`apply`: multiply by the standard deviation, add the mean.
+        """Undo `apply`: multiply by the standard deviation, add the mean.
 
-        Parameters and errors are those of :meth:`apply`.
+        Parameters and errors are those of `apply`.
         """
         return self._transform(name, array, invert=True)
 
     def check(self, name: str, array: xr.DataArray) -> None:
-        """Refuse what :meth:`apply` would refuse, by its coordinates and without reading it.
+        """Refuse what `apply` would refuse, by its coordinates and without reading it.
 
-        Parameters and errors are those of :meth:`apply`.
+        Parameters and errors are those of `apply`.
         """
         self._statistics_at(name, array)
 
@@ -216,7 +216,7 @@ class Normalizer:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Normalizer:
-        """Read what :meth:`to_bytes` wrote.
+        """Read what `to_bytes` wrote.
 
         Raises
         ------

@@ -87,12 +87,12 @@ def statistics(sums: xr.Dataset, mean: Scope, std: Scope) -> tuple[xr.DataArray,
     """Mean and standard deviation from computed sums, with something finite everywhere.
 
     What stands in for a month or a place without values or variation is said in
-    :meth:`xatmorep.data.normalization.Normalizer.fit`.
+    `xatmorep.data.normalization.Normalizer.fit`.
 
     Parameters
     ----------
     sums : xarray.Dataset
-        From :func:`weighted_sums`, by point if `mean` or `std` is local.
+        From `weighted_sums`, by point if `mean` or `std` is local.
     mean, std : {"global", "local"}
         Scope of the mean and of the standard deviation.
 

@@ -8,6 +8,7 @@ ARCO-ERA5, half of them empty, make up to 10 million chunks of each of its varia
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,15 @@ def _open(url: str, options: dict[str, Any]) -> xr.Dataset:
     local = "file" in fs.protocol
     if fs.isfile(path) if local else path.endswith(NETCDF_ENDINGS):
         return _open_netcdf(path if local else fs.open(path), url)
-    return xr.open_zarr(path if local else _zarr_store(fs, path), chunks=None)
+    try:
+        with warnings.catch_warnings():
+            # A store without consolidated metadata is slower to open, no more.
+            warnings.filterwarnings("ignore", "Failed to open Zarr store", RuntimeWarning)
+            return xr.open_zarr(path if local else _zarr_store(fs, path), chunks=None)
+    except FileNotFoundError:  # of zarr's, this is a ValueError too
+        raise
+    except ValueError as error:  # an array in the place of a group, broken JSON
+        raise CatalogError(f"{url!r} can't be read as a zarr store: {error}") from error
 
 
 def _open_netcdf(file: Any, url: str) -> xr.Dataset:

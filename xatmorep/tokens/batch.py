@@ -43,7 +43,8 @@ class TokenBatch:
     longitude : (batch, longitude) float64 array
         Columns, degrees east, ascending: beyond 360 where the neighborhood crosses Greenwich.
     statics : dict of str to (batch, A, O, static, a, o) float32 array
-        Constant fields cut with the token footprint of each field; empty if the spec has none.
+        Constant fields cut with the token footprint of each field, 0 (normalized: the mean) where
+        they have no value; empty if the spec has none.
 
     Examples
     --------
@@ -306,6 +307,8 @@ def _cut_statics(spec: InputSpec, statics: Arrays) -> dict[str, npt.NDArray[np.f
     stacked = np.stack(
         [np.asarray(statics[static.name], dtype=np.float32) for static in spec.statics], axis=1
     )
+    # Nothing hides a token of a static field: a missing value becomes the mean.
+    stacked = np.where(np.isfinite(stacked), stacked, np.float32(0))
     cut = {}
     for field in spec.fields:
         tokens = tokenize(stacked[:, :, None], (1, *field.token_shape[1:]))
