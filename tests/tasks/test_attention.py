@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from tests.tasks import small
-from xatmorep.errors import ConfigError
+from xatmorep.errors import ConfigError, ConventionError
 from xatmorep.testing import assert_labelled_equal
 
 PLACE = {"time": "2020-12-31T12", "latitude": 42, "longitude": 50, "level": 500}
@@ -125,3 +125,23 @@ def test_incomplete_places_are_refused():
         ds.atmorep.attention([], model=model)
     with pytest.raises(ConfigError, match="layer 5 doesn't exist: there are 1 to 2"):
         ds.atmorep.attention(PLACE, model=model, layer=5)
+
+
+def test_the_thirtieth_of_february_can_be_asked_for():
+    times = xr.date_range("2001-02-29", periods=5, freq="6h", calendar="360_day", use_cftime=True)
+    ds = small.dataset().assign_coords(time=times)
+    result = ds.atmorep.attention(PLACE | {"time": "2001-02-30"}, model=small.model())
+    assert result["query_time"].values[0] == cftime.Datetime360Day(2001, 2, 30)
+
+
+def test_ensemble_members_have_weights_of_their_own(weights):
+    ds = small.dataset()
+    both = xr.concat([ds, small.dataset(seed=1)], "number", data_vars="all")
+    both["geopotential_at_surface"] = ds["geopotential_at_surface"]
+    result = both.atmorep.attention(PLACE, model=small.model(), layer=None)
+    own = result["2m_temperature_to_2m_temperature"]
+    assert own.dims[:2] == ("query", "number")
+    expected = weights["2m_temperature_to_2m_temperature"]
+    np.testing.assert_allclose(own.isel(number=0), expected, atol=1e-6)
+    with pytest.raises(ConventionError, match="'head' of the dataset is named like"):
+        both.rename(number="head").atmorep.attention(PLACE, model=small.model())

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import dask
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import xarray as xr
 
 import xatmorep
 from tests.tasks import small
+from xatmorep.data import arrange
 from xatmorep.errors import ConfigError, ConventionError
 from xatmorep.testing import assert_labelled_equal
 
@@ -270,3 +274,115 @@ def test_a_saved_model_travels_as_its_address(tmp_path, embedding):
         isinstance(getattr(task, "value", None), xatmorep.Model) for task in dict(graph).values()
     )
     assert_labelled_equal(by_name, embedding, atol=1e-5)
+
+
+def test_the_graph_carries_neither_weights_nor_statistics(tmp_path):
+    """A saved model is its address in a graph; statistics of each grid point stay with it."""
+    model = small.model.__wrapped__()
+    ds = small.dataset(21).chunk(time=2)
+    whole = len(pickle.dumps(ds.atmorep.embed(model=model)))
+    model.save(tmp_path / "model")
+    assert whole > len(pickle.dumps(model))
+    named = ds.atmorep.embed(model=xatmorep.load(tmp_path / "model"))
+    # The data themselves are in memory here and travel along.
+    weight = len(pickle.dumps(named)) - len(pickle.dumps(ds))
+    assert weight < 250_000
+    assert whole - len(pickle.dumps(named)) > 0.9 * len(pickle.dumps(model))
+
+
+def test_a_digest_of_the_weights_is_taken_twice_at_the_most(monkeypatch):
+    model, taken = small.model.__wrapped__(), []
+    digest = xatmorep.Model.digest.fget
+
+    def counting(self):
+        taken.append(self)
+        return digest(self)
+
+    monkeypatch.setattr(xatmorep.Model, "digest", property(counting))
+    small.dataset(9).atmorep.embed(model=model)
+    assert 1 <= len(taken) <= 2
+
+
+def test_a_model_in_memory_is_copied_once_for_all_slabs(monkeypatch):
+    from xatmorep.tasks import reference
+
+    model, copies, deepcopy = small.model.__wrapped__(), [], copy.deepcopy
+
+    def counting(original, *memo):
+        copies.extend([original] if isinstance(original, torch.nn.Module) and not memo else [])
+        return deepcopy(original, *memo)
+
+    reference._place.cache_clear()
+    monkeypatch.setattr(reference.copy, "deepcopy", counting)
+    small.dataset(9).atmorep.embed(model=model)
+    assert len(copies) == 1
+
+
+def test_names_in_the_graph_depend_on_data_model_and_arguments():
+    def name(ds, **arguments):
+        return ds.chunk(time=2).atmorep.embed(**arguments)["temperature"].data.name
+
+    ds, model = small.dataset(), small.model()
+    names = [
+        name(ds, model=model),
+        name(ds, model=model, layer=1),
+        name(ds, model=model, dtype="float64"),
+        name(small.dataset(seed=1), model=model),
+    ]
+    assert len(set(names)) == 4
+    assert name(ds, model=model) == names[0]
+
+
+def test_only_the_fields_decide_whether_a_result_is_lazy():
+    ds, model = small.dataset(), small.model()
+    other = ds.assign(other=ds["2m_temperature"].chunk())
+    assert not other.atmorep.embed(model=model).chunks
+    partly = ds.assign(temperature=ds["temperature"].chunk(time=1))
+    with dask.config.set(scheduler=_raise):
+        assert partly.atmorep.embed(model=model).chunks
+
+
+def test_a_file_opened_without_dask_is_read_slab_by_slab(tmp_path, embedding, monkeypatch):
+    small.dataset().to_zarr(tmp_path / "ds.zarr", consolidated=False)
+    ds = xr.open_zarr(tmp_path / "ds.zarr", chunks=None, consolidated=False)
+    read, unread = [], arrange._Unread._read
+
+    def counting(self, key):
+        values = unread(self, key)
+        if "time" in self.places:
+            read.append(values.shape[list(self.places).index("time")])
+        return values
+
+    monkeypatch.setattr(arrange._Unread, "_read", counting)
+    result = ds.atmorep.embed(model=small.model())
+    np.testing.assert_allclose(result["temperature"], embedding["temperature"], atol=1e-5)
+    assert read == [2] * 6  # two fields in three time boxes
+    assert not ds["temperature"].variable._in_memory
+
+
+@pytest.mark.parametrize("dim", ["feature", "bounds"])
+def test_dimensions_named_like_those_of_the_result_are_refused(dim):
+    ds = small.dataset()
+    fields = {name: ds[name].expand_dims({dim: 2}) for name in ("2m_temperature", "temperature")}
+    with pytest.raises(ConventionError, match=rf"rename it, .*rename\({dim}='dataset_{dim}'\)"):
+        ds.assign(fields).atmorep.embed(model=small.model())
+
+
+def test_places_without_statistics_are_refused_before_anything_is_read():
+    ds = small.dataset().assign_coords(longitude=small.dataset()["longitude"] + 5)
+    ds["longitude"].attrs["units"] = "degrees_east"
+    with dask.config.set(scheduler=_raise), pytest.raises(ConventionError, match="no statistics"):
+        ds.chunk().atmorep.embed(model=small.model())
+
+
+def test_a_static_field_may_lack_values(embedding):
+    """A missing value counts as the mean; it makes no NaN."""
+    ds = small.dataset()
+    ds["geopotential_at_surface"][0, 0] = np.nan
+    result = ds.atmorep.embed(model=small.model())
+    assert not any(result[name].isnull().any() for name in result)
+
+
+def test_one_field_can_be_named_alone():
+    result = small.dataset().atmorep.embed(model=small.model(), fields="temperature")
+    assert list(result) == ["temperature"]

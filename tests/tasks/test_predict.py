@@ -234,3 +234,58 @@ def test_files_read_back_identical(prediction, tmp_path):
     xr.testing.assert_identical(back, prediction)
     prediction.to_netcdf(tmp_path / "p.nc")
     xr.testing.assert_identical(xr.open_dataset(tmp_path / "p.nc").load(), prediction)
+
+
+def test_lazy_results_with_overlapping_times_can_be_stored(prediction, tmp_path):
+    """Zarr takes chunks of one size only; the time boxes 0-1, 2-3 and 3-4 overlap."""
+    ds = small.dataset().chunk(time=2)
+    with dask.config.set(scheduler=_raise):
+        lazy = ds.atmorep.predict(model=small.model(), rate=0.4, seed=3)
+        assert lazy.chunks["time"] == (2, 2, 1)
+    lazy.to_zarr(tmp_path / "p.zarr", consolidated=False)
+    back = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
+    np.testing.assert_allclose(back["temperature"], prediction["temperature"], atol=1e-3)
+
+
+def test_packing_of_the_input_is_not_that_of_the_result(prediction, tmp_path):
+    packing = {"dtype": "int16", "scale_factor": 0.01, "add_offset": 260.0, "_FillValue": -32768}
+    encoding = dict.fromkeys(("2m_temperature", "temperature"), packing)
+    small.dataset().to_netcdf(tmp_path / "in.nc", encoding=encoding)
+    for chunks in (None, {}):
+        with xr.open_dataset(tmp_path / "in.nc", chunks=chunks) as ds:
+            result = ds.atmorep.predict(model=small.model(), rate=0.4, seed=3).compute()
+        result.to_netcdf(tmp_path / "out.nc")
+        xr.testing.assert_identical(xr.load_dataset(tmp_path / "out.nc"), result)
+        np.testing.assert_allclose(result["temperature"], prediction["temperature"], atol=0.5)
+
+
+def test_a_result_gives_the_mask_of_the_next_prediction(prediction):
+    """Its levels are those of the model, of which the data have more."""
+    ds = small.dataset()
+    mask = prediction[["temperature_hidden"]].rename(temperature_hidden="temperature")
+    again = ds.atmorep.predict(model=small.model(), mask=mask)
+    assert bool((again["temperature_hidden"] | ~mask["temperature"]).all())
+    first = {"time": slice(0, 2), "latitude": slice(0, 6)}
+    np.testing.assert_array_equal(
+        again["temperature_hidden"].isel(first), mask["temperature"].isel(first)
+    )
+
+
+def test_a_scalar_coordinate_gives_way_to_the_members(prediction):
+    ds = small.dataset().assign_coords(member=7, step=np.timedelta64(0, "h"))
+    result = ds.atmorep.predict(model=small.model(), rate=0.4, seed=3)
+    np.testing.assert_array_equal(result["member"], [0, 1, 2])
+    assert result["step"].values == np.timedelta64(0, "h")
+
+
+def test_extra_dimensions_statics_and_masks_go_together():
+    ds = small.dataset()
+    both = xr.concat([ds, small.dataset(seed=1)], "number", data_vars="all")
+    both["geopotential_at_surface"] = ds["geopotential_at_surface"]
+    mask = (both["2m_temperature"] > 290).to_dataset(name="2m_temperature")
+    result = both.atmorep.predict(model=small.model(), mask=mask)
+    assert bool((result["2m_temperature_hidden"] | ~mask["2m_temperature"]).all())
+    alone = both.isel(number=1).atmorep.predict(model=small.model(), mask=mask.isel(number=1))
+    np.testing.assert_allclose(result["2m_temperature"].isel(number=1), alone["2m_temperature"])
+    with pytest.raises(ConventionError, match="'member' of the dataset is named like"):
+        both.rename(number="member").atmorep.predict(model=small.model())

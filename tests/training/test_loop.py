@@ -180,3 +180,12 @@ def test_nothing_is_written_for_data_that_do_not_fit(tmp_path):
     with pytest.raises(ConventionError, match="time"):
         xatmorep.pretrain(_smooth().isel(time=[0, 1, 3, 4, 5]), RUN, tmp_path / "r", progress=False)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_file_opened_without_dask_is_not_read_as_a_whole(tmp_path, run):
+    _smooth().to_zarr(tmp_path / "ds.zarr", consolidated=False)
+    ds = xr.open_zarr(tmp_path / "ds.zarr", chunks=None, consolidated=False)
+    arguments = {"validation": VALIDATION, "progress": False}
+    model = xatmorep.pretrain(ds, RUN, tmp_path / "run", **arguments)
+    assert not ds["temperature"].variable._in_memory
+    assert model.digest == run[0].digest

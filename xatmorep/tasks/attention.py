@@ -77,8 +77,8 @@ def attention(
     xarray.Dataset
         For each field a float32 variable ``<field>_to_<field>`` (query, ..., layer, head, time,
         [level], latitude, longitude), and for each pair of coupled fields ``<from>_to_<to>``, the
-        same with ``coupling_head`` for ``head``, on the tokens of <to> in the neighborhood of the
-        query. Over these the weights of one query, layer and head sum to one. With queries in
+        same with ``coupling_head`` for ``head``, on the tokens of ``<to>`` in the neighborhood of
+        the query. Over these the weights of one query, layer and head sum to one. With queries in
         several neighborhoods, tokens outside of a query's own are NaN. Lazy if `ds` is backed by
         dask.
 

@@ -89,8 +89,8 @@ def embed(
         reads all fields in any case.
     layer : int
         0 is the embedding network, 1 to n are the encoder layers, -1 is the last.
-    pool : {"level", "horizontal", "time"} or several of them, optional
-        Dimensions to average over; weighted by area where it is horizontal.
+    pool : str or sequence of str, optional
+        Dimensions to average over: ``"level"``, ``"horizontal"`` (weighted by area), ``"time"``.
     variables : mapping of str to str, optional
         Canonical name of a field to name of the variable, where it isn't recognized.
     device : str, optional

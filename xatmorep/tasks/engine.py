@@ -23,8 +23,9 @@ import xarray as xr
 
 from xatmorep.data.conventions import CanonicalView, canonical_view
 from xatmorep.errors import ConfigError, ConventionError
+from xatmorep.tasks.assembly import result_shapes, run_slab
 from xatmorep.tasks.reference import ModelReference, placed_model, reference
-from xatmorep.tasks.slab import Key, Output, Slab, Task, result_shapes, run_slab
+from xatmorep.tasks.slab import Key, Output, Slab, Task
 from xatmorep.tokens.tiling import Tiling, tiling_for
 
 if TYPE_CHECKING:

@@ -92,11 +92,11 @@ def pretrain(
         raise ConfigError(f"{folder} exists: name a new folder for the run, or remove it")
     spec = config.model.inputs
     view = canonical_view(ds, spec.fields, spec.statics, fields=variables)
-    view = _by_parts(view, spec.neighborhood.shape[0])
     labels = next(iter(view.fields.values()))
     runs, held_out = split(labels["time"], validation, spec.neighborhood.shape[0])
     tiling_for(labels.isel(time=runs[0]), spec, axes=view.axes)  # refuses another grid or time step
     normalizer = _fit(view, runs, config)
+    view = _by_parts(view, spec.neighborhood.shape[0])
     training = [
         neighborhoods(view, normalizer, config, run, seed=config.seed + number)
         for number, run in enumerate(runs)
