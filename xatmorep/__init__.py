@@ -57,6 +57,8 @@ __all__ = [
     "tokenize",
 ]
 
+_SUBMODULES = ("plot", "testing")
+
 _PLACES = {
     "attention": "xatmorep.tasks.attention",
     "embed": "xatmorep.tasks.embed",
@@ -74,10 +76,12 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"xatmorep.{name}")
     if name not in _PLACES:
         raise AttributeError(f"module 'xatmorep' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *_PLACES, *_SUBMODULES})

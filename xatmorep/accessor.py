@@ -80,7 +80,7 @@ class AtmorepAccessor:
         self,
         *,
         model: ModelLike = DEFAULT_MODEL,
-        fields: Sequence[str] | None = None,
+        fields: str | Sequence[str] | None = None,
         layer: int = -1,
         pool: str | Sequence[str] | None = None,
         device: str | None = None,

@@ -41,7 +41,7 @@ def prediction(
     title : str, optional
         Title of the figure; name, level and time of the data if None.
     coastlines, cmap
-        As in :func:`map`.
+        As in `map`.
 
     Returns
     -------
@@ -113,10 +113,10 @@ def attention(
     Parameters
     ----------
     weights : xarray.DataArray
-        A variable of :func:`xatmorep.attention` with one query. Weights are summed over time and
+        A variable of `xatmorep.attention` with one query. Weights are summed over time and
         level, and averaged over heads and layers.
     ax, title, coastlines, cmap
-        As in :func:`map`.
+        As in `map`.
 
     Returns
     -------
@@ -185,11 +185,11 @@ def embedding(
     Parameters
     ----------
     features : xarray.DataArray
-        A variable of :func:`xatmorep.embed` ([time], latitude, longitude, feature).
+        A variable of `xatmorep.embed` ([time], latitude, longitude, feature).
     time : int
         Number of the time that is drawn.
     ax, title, coastlines
-        As in :func:`map`.
+        As in `map`.
 
     Returns
     -------
