@@ -1,10 +1,13 @@
 """Train the demonstration model ``era5-surface-tiny`` on the first five days of the ERA5 sample.
 
-Run it from the root of the repository, then score the result and write its card:
+Run it from the root of the repository (about 50 minutes on one core of a server of 2024), put the
+best model in the place of the shipped one, then score it and write the scores into its card:
 
     python examples/train_era5_surface_tiny.py
-    xatmorep evaluate era5-sample --model runs/era5-surface-tiny/best \
-        --time 2026-03-30/2026-03-31 --climatology 2026-03-25/2026-03-29 --write-card
+    rm -r xatmorep/shipped/era5-surface-tiny
+    cp -r runs/era5-surface-tiny/best xatmorep/shipped/era5-surface-tiny
+    xatmorep evaluate era5-sample --model era5-surface-tiny --time 2026-03-30/2026-03-31 \
+        --region=90,0,-89,359 --climatology 2026-03-25/2026-03-29 --write-card
 """
 
 from __future__ import annotations

@@ -96,8 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(predict)
     _add_model(predict)
     predict.add_argument("--rate", type=float, default=0.5, help="share of tokens to hide")
-    predict.add_argument("--seed", type=int, default=0)
-    predict.add_argument("--where", choices=("hidden", "all"), default="hidden")
+    predict.add_argument("--seed", type=int, default=0, help="seed of the hidden tokens")
+    predict.add_argument(
+        "--where", choices=("hidden", "all"), default="hidden", help="where predictions are given"
+    )
     predict.add_argument("--mean", action="store_true", help="the ensemble mean only")
     predict.add_argument("--out", required=True, help="new .zarr or .nc")
 
@@ -105,9 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(attention)
     _add_model(attention)
     attention.add_argument("--at-time", required=True, help="time of the place")
-    attention.add_argument("--latitude", type=float, required=True)
-    attention.add_argument("--longitude", type=float, required=True)
-    attention.add_argument("--level", type=float)
+    attention.add_argument("--latitude", type=float, required=True, help="degrees north")
+    attention.add_argument("--longitude", type=float, required=True, help="degrees east")
+    attention.add_argument("--level", type=float, help="level, as in the data")
     attention.add_argument("--out", required=True, help="new .zarr or .nc")
 
     pretrain = command("pretrain", _pretrain, "pre-train a model")
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         help="times of the data whose mean is the climatology",
     )
     evaluate.add_argument("--rate", type=float, default=0.5, help="share of tokens to hide")
-    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of the hidden tokens")
     evaluate.add_argument("--out", help="new .zarr or .nc for all scores")
     evaluate.add_argument(
         "--write-card", action="store_true", help="write the scores into the card of the model"
@@ -147,7 +149,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name, folder or URL")
     parser.add_argument("--device", help="torch device")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--batch-size", type=int, default=8, help="neighborhoods that the network sees at once"
+    )
 
 
 def _one_line(error: Exception) -> str:
