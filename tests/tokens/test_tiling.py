@@ -272,3 +272,9 @@ def test_a_single_box_has_weight_one() -> None:
     (box,) = tiling.boxes()
     assert (tiling.weights(box) == 1).all()
     assert tiling.weights(box).shape == (2, 4, 6)
+
+
+def test_boxes_of_one_time_are_a_part_of_all():
+    tiling = Tiling(AxisTiling.cut(7, 3), AxisTiling.cut(5, 4), AxisTiling.cut(8, 4))
+    parts = [box for time in range(3) for box in tiling.boxes(time=time)]
+    assert parts == tiling.boxes()

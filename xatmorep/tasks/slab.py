@@ -129,7 +129,7 @@ class Slab:
 
     def places(self, n_samples: int) -> list[Place]:
         """All neighborhoods of the slab, for every sample."""
-        boxes = [box for box in self.tiling.boxes() if box.time == self.index]
+        boxes = self.tiling.boxes(time=self.index)
         return [Place(sample, box) for sample, box in product(range(n_samples), boxes)]
 
 

@@ -186,8 +186,9 @@ class Tiling:
     latitude: AxisTiling
     longitude: AxisTiling
 
-    def boxes(self) -> list[Box]:
-        """All neighborhoods, longitude fastest, then latitude, then time."""
+    def boxes(self, time: int | None = None) -> list[Box]:
+        """All neighborhoods, or those of one number in time; longitude fastest, then latitude."""
+        times = range(len(self.time)) if time is None else [time]
         return [
             Box(
                 time=i,
@@ -200,7 +201,7 @@ class Tiling:
                 },
             )
             for i, j, k in itertools.product(
-                range(len(self.time)), range(len(self.latitude)), range(len(self.longitude))
+                times, range(len(self.latitude)), range(len(self.longitude))
             )
         ]
 
