@@ -87,7 +87,12 @@ class AtmorepAccessor:
         batch_size: int = 8,
         dtype: str = "float32",
     ) -> xr.Dataset:
-        """Embed every token; see `xatmorep.embed`."""
+        """Embed every token: one vector of features for each, as (..., feature) on token centers.
+
+        `fields` chooses the fields (canonical names), `layer` the layer (0 the embedding network, 1
+        to n the encoder, -1 the last), `pool` averages over ``"level"``, ``"horizontal"``,
+        ``"time"``. All parameters and the result are described at `xatmorep.embed`.
+        """
         from xatmorep.tasks.embed import embed
 
         return embed(
@@ -103,7 +108,10 @@ class AtmorepAccessor:
         )
 
     def tokens(self, *, model: ModelLike = DEFAULT_MODEL) -> xr.Dataset:
-        """Cut into the normalized tokens that a model reads; see `xatmorep.tokenize`."""
+        """Cut into the normalized tokens that a model reads, with the info of each token.
+
+        The result is described at `xatmorep.tokenize`.
+        """
         from xatmorep.tasks.tokens import tokenize
 
         return tokenize(self._ds, model=model, variables=self._variables)
@@ -121,7 +129,12 @@ class AtmorepAccessor:
         batch_size: int = 8,
         dtype: str = "float32",
     ) -> xr.Dataset:
-        """Hide tokens and predict them from the others; see `xatmorep.predict`."""
+        """Hide tokens and predict them from the others, as an ensemble on the grid of the data.
+
+        `mask` says which points are hidden, or `rate` what share of random tokens; `where` gives
+        predictions of the hidden tokens only, or everywhere. All parameters and the result are
+        described at `xatmorep.predict`.
+        """
         from xatmorep.tasks.predict import predict
 
         return predict(
@@ -149,7 +162,11 @@ class AtmorepAccessor:
         batch_size: int = 8,
         dtype: str = "float32",
     ) -> xr.Dataset:
-        """Attention weights of the tokens at one or several places; see `xatmorep.attention`."""
+        """Attention weights of the tokens at one place, or several: where the encoder looks.
+
+        A place is a dict of ``time``, ``latitude``, ``longitude`` and perhaps ``level``, as in the
+        data. All parameters and the result are described at `xatmorep.attention`.
+        """
         from xatmorep.tasks.attention import attention
 
         return attention(
