@@ -1,7 +1,7 @@
 """Train the demonstration model ``era5-surface-tiny`` on the first five days of the ERA5 sample.
 
-Run it from the root of the repository (about 50 minutes on one core of a server of 2024), put the
-best model in the place of the shipped one, then score it and write the scores into its card:
+Run it from the root of the repository (how long it took for the shipped model is in its card), put
+the best model in the place of the shipped one, then score it and write the scores into its card:
 
     python examples/train_era5_surface_tiny.py
     rm -r xatmorep/shipped/era5-surface-tiny

@@ -32,6 +32,8 @@ def test_what_is_written_reads_back(tmp_path):
         ({"optimizer": {"learning_rat": 1}}, "optimizer.learning_rat: unknown key; did you mean"),
         ({"masking": {"rates": [0, 1]}}, "masking.rates: unknown key; did you mean 'rate'?"),
         ({"loss": {"crsp": 1.0}}, "loss 'crsp' is unknown; did you mean 'crps'?"),
+        ({"loss": {"crps": -1.0}}, "weight of loss 'crps' is -1.0: it must be finite"),
+        ({"loss": {"crps": 0.0}}, "no loss has a positive weight"),
         ({"field_weights": {"2m_temp": 2.0}}, "which the model doesn't predict"),
         ({"crops_per_slab": 3}, "crops_per_slab 3 does not divide batch_size 4"),
         ({"steps": 0}, "steps: Input should be greater than 0 (found 0)"),

@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from pydantic import BaseModel, ConfigDict, Field
 
+from xatmorep.data.normalization import FILENAME
 from xatmorep.errors import CheckpointError, ConfigError
 from xatmorep.strict import validate
 
@@ -39,7 +40,7 @@ __all__ = [
 
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
-NORMALIZATION = "normalization.safetensors"
+NORMALIZATION = FILENAME
 CARD = "card.json"
 FILES = (CONFIG, WEIGHTS, NORMALIZATION, CARD)
 MANIFEST = "manifest.json"

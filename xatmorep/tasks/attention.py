@@ -29,8 +29,9 @@ Query = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Located:
-    """A query on the grid: the neighborhood it is seen in, and its token of each field."""
+    """A query on the grid: its time, the neighborhood it is seen in, its token of each field."""
 
+    time: int
     box: Box
     tokens: dict[str, int]
 
@@ -116,7 +117,7 @@ def attention(
         weights = weights.sortby("latitude", ascending=False).sel(layer=layers)
         if origin == target:
             weights = weights.sel(head=heads)
-        weights = weights.assign_coords(_query_coordinates(application, queries))
+        weights = weights.assign_coords(_query_coordinates(application, queries, located))
         names = application.view.variables
         weights.attrs = {
             "long_name": f"attention of {names[origin]} to {names[target]}",
@@ -166,7 +167,7 @@ def _locate(application: Application, query: Query) -> _Located:
             level = nearest_level(view, field.name, query["level"])
         grid = (field.n_levels, *spec.token_grid(field.name))
         tokens[field.name] = int(np.ravel_multi_index((level, *place), grid))
-    return _Located(Box(**numbers, slices=slices), tokens)
+    return _Located(points["time"], Box(**numbers, slices=slices), tokens)
 
 
 def _answer(application: Application, located: _Located) -> dict[tuple[str, str], xr.DataArray]:
@@ -230,7 +231,7 @@ def _attend(
 
 
 def _query_coordinates(
-    application: Application, queries: Sequence[Query]
+    application: Application, queries: Sequence[Query], located: Sequence[_Located]
 ) -> dict[str, xr.DataArray]:
     """What was asked, as coordinates of the dimension ``query``."""
     axes = [
@@ -243,6 +244,6 @@ def _query_coordinates(
         values = np.asarray([query[axis] for query in queries])
         if axis == "time":
             times = next(iter(application.view.fields.values()))["time"].values
-            values = times[[nearest(application.view, axis, value) for value in values]]
+            values = times[[place.time for place in located]]
         coords[f"query_{axis}"] = xr.DataArray(values, dims="query")
     return coords

@@ -13,7 +13,7 @@ from xatmorep.errors import ConfigError
 from xatmorep.strict import closest
 from xatmorep.tasks.engine import DEFAULT_MODEL, Application, ModelLike, Options
 from xatmorep.tasks.labels import Part, on_tokens, to_dataset
-from xatmorep.tasks.slab import Answers, Key, Output, Slab
+from xatmorep.tasks.slab import Answers, Key, Output, Task
 from xatmorep.tokens.batch import TokenBatch
 from xatmorep.tokens.spec import InputSpec
 
@@ -31,7 +31,7 @@ POOLED = {"level": ("level",), "horizontal": ("latitude", "longitude"), "time": 
 
 
 @dataclass(frozen=True)
-class Embed:
+class Embed(Task):
     """Features of every token after one encoder layer; nothing is hidden."""
 
     widths: Mapping[str, int]
@@ -43,10 +43,6 @@ class Embed:
             (name, "features"): Output("tokens", lead={}, trail={"feature": width})
             for name, width in self.widths.items()
         }
-
-    def points(self, slab: Slab, n_samples: int) -> dict[str, np.ndarray]:
-        """Nothing is hidden."""
-        return {}
 
     def evaluate(
         self,

@@ -92,8 +92,11 @@ class Task(Protocol):
         ...
 
     def points(self, slab: Slab, n_samples: int) -> dict[str, np.ndarray]:
-        """Points that the task itself hides, bool (sample, level, time, latitude, longitude)."""
-        ...
+        """Points that the task itself hides, bool (sample, level, time, latitude, longitude).
+
+        Nothing, unless a task says otherwise.
+        """
+        return {}
 
     def evaluate(
         self,

@@ -11,7 +11,7 @@ import xarray as xr
 
 from xatmorep.tasks.engine import DEFAULT_MODEL, Application, ModelLike, Options
 from xatmorep.tasks.labels import Part, on_tokens, to_dataset
-from xatmorep.tasks.slab import Answers, Key, Output, Slab
+from xatmorep.tasks.slab import Answers, Key, Output, Task
 from xatmorep.tokens.batch import TokenBatch
 from xatmorep.tokens.info import TOKEN_INFO
 from xatmorep.tokens.spec import InputSpec
@@ -28,7 +28,7 @@ INSIDE = ("token_time", "token_latitude", "token_longitude")
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Task):
     """Values and info of every token; the network isn't asked."""
 
     def outputs(self, spec: InputSpec) -> dict[Key, Output]:
@@ -39,10 +39,6 @@ class Tokens:
             outputs[field.name, "values"] = Output("tokens", lead={}, trail=inside)
             outputs[field.name, "info"] = Output("tokens", lead={}, trail={"info": len(TOKEN_INFO)})
         return outputs
-
-    def points(self, slab: Slab, n_samples: int) -> dict[str, np.ndarray]:
-        """Nothing is hidden."""
-        return {}
 
     def evaluate(
         self,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from xatmorep.errors import ConfigError
 from xatmorep.model.card import DataSource
 from xatmorep.model.config import ModelConfig
-from xatmorep.objectives.losses import LOSSES
+from xatmorep.objectives.losses import LOSSES, total_loss
 from xatmorep.objectives.masking import MaskingConfig
 from xatmorep.strict import closest, validate
 
@@ -144,6 +144,7 @@ class PretrainConfig(_Strict):
         for name in self.loss:
             if name not in LOSSES:
                 raise ValueError(f"loss {name!r} is unknown{closest(name, LOSSES)}")
+        total_loss(self.loss)  # refuses impossible weights before a run begins
         for name in self.field_weights:
             if name not in self.model.predicted:
                 raise ValueError(

@@ -191,11 +191,21 @@ def objective(
     network: Multiformer, example: Example, config: PretrainConfig, device: str
 ) -> Tensor:
     """Weighted mean of the fields' losses at the hidden tokens."""
-    loss = total_loss(config.loss)
+    return _loss(_predictions(network, example, config, device), example, config)
+
+
+def _predictions(
+    network: Multiformer, example: Example, config: PretrainConfig, device: str
+) -> dict[str, Tensor]:
+    """Hidden tokens of each field (tokens, members, points), in the precision of the run."""
     with torch.autocast(
         torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"
     ):
-        predictions = network(example.inputs, example.hidden)
+        return network(example.inputs, example.hidden)
+
+
+def _loss(predictions: Mapping[str, Tensor], example: Example, config: PretrainConfig) -> Tensor:
+    loss = total_loss(config.loss)
     weights = {name: config.field_weights.get(name, 1.0) for name in predictions}
     terms = [
         weights[name] * loss(prediction, example.target[name], example.weight[name])
@@ -214,8 +224,9 @@ def validate(
     losses, errors, weights = 0.0, dict[str, float](), dict[str, float]()
     for example in checks:
         example = example.to(device)
-        losses += objective(network, example, config, device).item()
-        for name, prediction in network(example.inputs, example.hidden).items():
+        predictions = _predictions(network, example, config, device)
+        losses += _loss(predictions, example, config).item()
+        for name, prediction in predictions.items():
             square = (prediction.mean(1) - example.target[name]).square() * example.weight[name]
             errors[name] = errors.get(name, 0.0) + square.sum().item()
             weights[name] = weights.get(name, 0.0) + example.weight[name].sum().item()
