@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from xatmorep.errors import ConfigError
 from xatmorep.objectives.losses import (
     LOSSES,
     crps,
+    gaussian_crps,
     latitude_weights,
     mse_ensemble,
+    mse_mean,
     statistical,
     total_loss,
 )
@@ -49,11 +52,20 @@ def slow_crps(members: np.ndarray, y: float, fair: bool = False) -> float:
     return float(np.mean(np.abs(members - y)) - pairs / (2 * m * (m - 1 if fair else m)))
 
 
+def slow_gaussian_crps(members: np.ndarray, y: float) -> float:
+    normal = NormalDist(float(np.mean(members)), float(np.std(members, ddof=1)))
+    z = (y - normal.mean) / normal.stdev
+    standard = z * (2 * normal.cdf(y) - 1) + 2 * NormalDist().pdf(z) - 1 / math.sqrt(math.pi)
+    return normal.stdev * standard
+
+
 SLOW: dict[str, Callable[[np.ndarray, float], float]] = {
     "mse_ensemble": slow_mse,
+    "mse_mean": lambda members, y: float((np.mean(members) - y) ** 2),
     "statistical": slow_statistical,
     "crps": slow_crps,
     "crps_fair": lambda members, y: slow_crps(members, y, fair=True),
+    "gaussian_crps": slow_gaussian_crps,
 }
 
 
@@ -82,6 +94,14 @@ def test_crps_equals_scoringrules(members: int, fair: bool, estimator: str) -> N
         target.numpy(), prediction.movedim(1, -1).numpy(), estimator=estimator
     ).mean()
     assert crps(prediction, target, fair=fair).item() == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("members", [2, 3, 16])
+def test_gaussian_crps_equals_scoringrules(members: int) -> None:
+    prediction, target = case(members=members)
+    mean, std = prediction.mean(1).numpy(), prediction.std(1).numpy()
+    wanted = scoringrules.crps_normal(target.numpy(), mean, std).mean()
+    assert gaussian_crps(prediction, target).item() == pytest.approx(wanted, abs=1e-12)
 
 
 @each_loss
@@ -124,9 +144,39 @@ def test_one_member() -> None:
     error = (prediction[:, 0] - target).abs()
     assert torch.allclose(crps(prediction, target), error.mean())
     assert torch.allclose(crps(prediction, target, fair=True), error.mean())
+    assert torch.allclose(gaussian_crps(prediction, target), error.mean())
     assert torch.allclose(mse_ensemble(prediction, target), error.square().mean())
+    assert torch.allclose(mse_mean(prediction, target), error.square().mean())
     likely = torch.exp(-error.square() / (2 * 0.1**2))
     assert torch.allclose(statistical(prediction, target, floor=0.1), (1 - likely).square().mean())
+
+
+def test_squared_error_of_members_is_that_of_their_mean_plus_their_variance() -> None:
+    prediction, target = case()
+    variance = prediction.var(1, correction=0).mean()
+    assert torch.allclose(mse_ensemble(prediction, target), mse_mean(prediction, target) + variance)
+
+
+def test_mse_mean_is_blind_to_the_spread() -> None:
+    prediction, target = case()
+    mean = prediction.mean(1, keepdim=True)
+    wide = (mean + 5 * (prediction - mean)).requires_grad_()
+    value = mse_mean(wide, target)
+    value.backward()
+    assert torch.allclose(value, mse_mean(prediction, target))
+    assert torch.allclose(wide.grad, wide.grad[:, :1].expand_as(wide))
+
+
+@pytest.mark.parametrize("error", [0.0, 1.0])
+def test_statistical_without_floor_is_finite_without_spread(error: float) -> None:
+    """The published loss is NaN here; the value is the limit of a floor that goes to zero."""
+    prediction = torch.full((1, 3, 1), error, dtype=torch.float64, requires_grad=True)
+    target = torch.zeros(1, 1, dtype=torch.float64)
+    value = statistical(prediction, target, floor=0.0)
+    value.backward()
+    assert value.item() == error
+    assert (prediction.grad == 0).all()
+    assert value.item() == pytest.approx(statistical(prediction, target, floor=1e-8).item())
 
 
 def test_statistical_is_the_published_loss_where_that_is_finite() -> None:
@@ -148,13 +198,43 @@ def test_statistical_widens_where_errors_exceed_the_spread_and_narrows_where_not
         assert scale.grad.sign() == sign
 
 
-@pytest.mark.parametrize("fair", [True, False])
+def test_gaussian_crps_without_spread_is_the_absolute_error_of_the_mean() -> None:
+    prediction, target = case()
+    mean = prediction.mean(1, keepdim=True)
+    error = (mean[:, 0] - target).abs()
+    equal = mean.expand_as(prediction).clone().requires_grad_()
+    value = gaussian_crps(equal, target)
+    value.backward()
+    assert torch.allclose(value, error.mean())
+    # Each of 4 members has a quarter of the gradient of the absolute error of the mean.
+    assert torch.allclose(equal.grad, ((mean - target[:, None]).sign() / 60).expand_as(equal))
+    nearly = mean + 1e-9 * (prediction - mean)
+    assert torch.allclose(gaussian_crps(nearly, target), error.mean())
+
+
+def test_gaussian_crps_is_proper() -> None:
+    """Many members of N(b, s), targets from N(0, 1): the best are b = 0 and s = 1."""
+    grid = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+    quantiles = torch.distributions.Normal(0.0, 1.0).icdf(grid)
+
+    def score(shift: float, spread: float) -> float:
+        members = (shift + spread * quantiles)[None, :, None].expand(400, 400, 1)
+        return gaussian_crps(members, quantiles[:, None]).item()
+
+    spreads, shifts = (0.5, 0.8, 0.95, 1.0, 1.05, 1.25, 2.0), (-0.5, -0.1, 0.0, 0.1, 0.5)
+    assert spreads[int(np.argmin([score(0.0, s) for s in spreads]))] == 1.0
+    assert shifts[int(np.argmin([score(b, 1.0) for b in shifts]))] == 0.0
+    # Expected CRPS of the standard normal distribution against itself.
+    assert score(0.0, 1.0) == pytest.approx(1 / math.sqrt(math.pi), abs=0.002)
+
+
+@pytest.mark.parametrize("loss", [crps, LOSSES["crps_fair"], gaussian_crps])
 @pytest.mark.parametrize(("spread", "sign"), [(0.2, -1), (5.0, 1)], ids=["narrow", "wide"])
-def test_crps_feels_the_spread(fair: bool, spread: float, sign: int) -> None:
+def test_crps_feels_the_spread(loss: Callable, spread: float, sign: int) -> None:
     """A too narrow ensemble is widened by gradient descent, a too wide one narrowed."""
     prediction, target = case(rows=2000, members=8, points=1)
     scale = torch.tensor(spread, dtype=torch.float64, requires_grad=True)
-    crps(scale * prediction, target, fair=fair).backward()
+    loss(scale * prediction, target).backward()
     assert scale.grad.sign() == sign
     # The published kernel CRPS detaches the second term and would always narrow.
     detached = torch.tensor(spread, dtype=torch.float64, requires_grad=True)
@@ -313,7 +393,7 @@ def test_total_loss_is_the_weighted_sum_of_its_terms() -> None:
     ("weights", "words"),
     [
         ({"crsp": 1.0}, "unknown loss 'crsp'; did you mean 'crps'"),
-        ({"kl": 1.0}, "unknown loss 'kl'; known are crps, crps_fair, mse_ensemble, statistical"),
+        ({"kl": 1.0}, f"unknown loss 'kl'; known are {', '.join(sorted(LOSSES))}"),
         ({"crps": -1.0}, "weight of loss 'crps' is -1.0"),
         ({"crps": math.nan}, "weight of loss 'crps' is nan"),
         ({"crps": 0.0}, "no loss has a positive weight"),

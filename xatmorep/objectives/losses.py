@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from xatmorep.errors import ConfigError
+from xatmorep.objectives import gaussian
 from xatmorep.strict import closest
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "Loss",
     "WeightedSum",
     "crps",
+    "gaussian_crps",
     "latitude_weights",
     "mse_ensemble",
+    "mse_mean",
     "statistical",
     "total_loss",
 ]
@@ -66,6 +69,37 @@ def mse_ensemble(prediction: Tensor, target: Tensor, weight: Tensor | None = Non
     return _weighted_mean((prediction - target[:, None]).square().mean(1), weight)
 
 
+def mse_mean(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    r"""Squared error of the ensemble mean.
+
+    .. math:: L = (m - y)^2, \qquad m = \frac{1}{M} \sum_k e_k
+
+    It is blind to the spread: all members get the same gradient. The mean of what is possible
+    has the lowest expected loss. With one member it is `mse_ensemble`.
+
+    Parameters
+    ----------
+    prediction, target, weight : Tensor
+        ``(R, M, P)``, ``(R, P)`` and ``(R, P)`` or ``(R, 1)``.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+
+    References
+    ----------
+    The loss ``mse`` of AtmoRep: Lessig et al. (2023), arXiv:2308.13280.
+
+    Examples
+    --------
+    >>> mse_mean(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[2.0]]))
+    tensor(0.)
+    """
+    prediction, target, weight = _prepare(prediction, target, weight)
+    return _weighted_mean((prediction.mean(1) - target).square(), weight)
+
+
 def statistical(
     prediction: Tensor, target: Tensor, weight: Tensor | None = None, *, floor: float = 1e-3
 ) -> Tensor:
@@ -78,10 +112,11 @@ def statistical(
     with the ensemble mean m and the floor f. The first term asks that the target be likely, the
     second that the ensemble be no wider than needed. The published loss is that of f = 0, whose
     first term is 0/0 for a perfect forecast without spread, and whose gradient is infinite at
-    zero spread. With f > 0 value and gradients are finite everywhere, a perfect forecast without
-    spread still costs nothing, and a spread well above f gives the published loss plus a
-    constant. Where the error is many times the spread the first term is flat and has almost no
-    gradient: use it together with `mse_ensemble`, as AtmoRep does. It is not a proper score.
+    zero spread (here f = 0 gives the limit of a small f instead). With f > 0 value and gradients
+    are finite everywhere, a perfect forecast without spread still costs nothing, and a spread
+    well above f gives the published loss plus a constant. Where the error is many times the
+    spread the first term is flat and has almost no gradient: use it together with `mse_ensemble`,
+    as AtmoRep does. It is not a proper score.
 
     Parameters
     ----------
@@ -108,10 +143,8 @@ def statistical(
     prediction, target, weight = _prepare(prediction, target, weight)
     mean = prediction.mean(1)
     degrees = max(prediction.shape[1] - 1, 1)
-    variance = (prediction - mean[:, None]).square().sum(1) / degrees + floor**2
-    likely = torch.exp(-(target - mean).square() / (2 * variance))
-    spread = variance**0.25 - floor**0.5
-    return _weighted_mean((1 - likely).square() + spread, weight)
+    variance = (prediction - mean[:, None]).square().sum(1) / degrees
+    return _weighted_mean(gaussian.statistical(target, mean, variance, floor), weight)
 
 
 def crps(
@@ -171,11 +204,50 @@ def crps(
     return _weighted_mean(error - spread, weight)
 
 
+def gaussian_crps(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    r"""Continuous ranked probability score of a Gaussian with the ensemble's mean and spread.
+
+    .. math::
+        L = s \Bigl(z\,(2 \Phi(z) - 1) + 2 \varphi(z) - \frac{1}{\sqrt{\pi}}\Bigr),
+        \qquad z = \frac{y - m}{s}, \quad s^2 = \frac{1}{M - 1} \sum_k (e_k - m)^2
+
+    with the ensemble mean m, and distribution function and density of the standard normal
+    distribution. Without spread, so also with one member, it is the absolute error of the mean.
+    It sees mean and spread only, not how the members lie otherwise. Value and gradient are
+    finite everywhere. Members that are exactly equal stay so; `crps` drives them apart.
+
+    Parameters
+    ----------
+    prediction, target, weight : Tensor
+        ``(R, M, P)``, ``(R, P)`` and ``(R, P)`` or ``(R, 1)``.
+
+    Returns
+    -------
+    Tensor
+        Scalar, never negative. Second derivatives are not supported.
+
+    References
+    ----------
+    Gneiting, Raftery, Westveld and Goldman (2005), Calibrated probabilistic forecasting using
+    ensemble model output statistics and minimum CRPS estimation, doi:10.1175/MWR2904.1.
+
+    Examples
+    --------
+    >>> gaussian_crps(torch.full((1, 4, 1), 2.0), torch.tensor([[0.5]]))
+    tensor(1.5000)
+    """
+    prediction, target, weight = _prepare(prediction, target, weight)
+    mean, std = gaussian.moments(prediction)
+    return _weighted_mean(gaussian.crps(target, mean, std), weight)
+
+
 LOSSES: dict[str, Loss] = {
     "mse_ensemble": mse_ensemble,
+    "mse_mean": mse_mean,
     "statistical": statistical,
     "crps": crps,
     "crps_fair": functools.partial(crps, fair=True),
+    "gaussian_crps": gaussian_crps,
 }
 """Losses by the name that a configuration uses."""
 
