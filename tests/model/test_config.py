@@ -57,7 +57,7 @@ def alone(**network: Any) -> dict[str, Any]:
         ({"tail": {"members": 0}}, "greater than 0"),
         ({"dropout": 1.0}, "less than 1"),
         ({"positional_encoding": "sine"}, "'harmonic' or 'atmorep'"),
-        ({"token_info": "none"}, "'scaled' or 'raw'"),
+        ({"token_info": "none"}, "'scaled', 'raw' or 'raw-2023'"),
         ({"colour": "blue"}, "Extra inputs are not permitted"),
     ],
 )

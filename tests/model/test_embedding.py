@@ -34,6 +34,7 @@ CONFIGS = [
     networks.config(token_info_width=3, positional_encoding="atmorep"),
     networks.config(token_info="raw", token_info_width=6, mask_embedding=False),
     networks.config(token_info="raw"),
+    networks.config(token_info="raw-2023", token_info_width=6),
 ]
 
 
@@ -71,10 +72,10 @@ def test_equals_loops(config: ModelConfig) -> None:
                 else:
                     values = embedding.values.bias
                 row = inputs.info[NAME][at].double()
-                if config.token_info == "raw":
-                    features = raw_info(row)
-                else:
+                if config.token_info == "scaled":
                     features = scaled_info(row, "pressure")
+                else:
+                    features = raw_info(row, day_fraction=config.token_info == "raw-2023")
                 info = embedding.info.weight @ features + embedding.info.bias
                 expected = torch.cat([values, info]) if w else values + info
                 if embedding.statics is not None:
@@ -160,6 +161,21 @@ def test_a_bfloat16_network_tells_years_apart(config: ModelConfig) -> None:
 def test_raw_info_counts_days_from_zero_and_latitude_from_the_pole() -> None:
     info = torch.tensor([2021.0, 366.0, 23.0, 96.0, -90.0, 359.75, 0.25], dtype=torch.float64)
     assert raw_info(info).tolist() == [2021, 365, 23, 96, 180, 359.75, 96, 0.25]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_days_of_2023_are_rounded_once(dtype: torch.dtype) -> None:
+    hours = [[day, hour] for day in (1, 2, 59, 60, 365, 366) for hour in range(24)]
+    info = torch.zeros(len(hours), 7, dtype=dtype)
+    info[:, 1:3] = torch.tensor(hours)
+    found = raw_info(info, day_fraction=True)
+    assert found.dtype == dtype
+    for row, (day, hour) in zip(found.tolist(), hours, strict=True):
+        assert row[1] == float(np.float32(day - 1 + hour / 24))
+        assert row[2] == hour
+    # Only the day differs from the numbers of 2024.
+    others = [0, 2, 3, 4, 5, 6, 7]
+    assert torch.equal(found[:, others], raw_info(info)[:, others])
 
 
 def test_levels_rise_from_the_top_to_the_surface() -> None:

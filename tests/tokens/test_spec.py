@@ -69,6 +69,23 @@ def test_inputs_refuse() -> None:
         make_spec((2, 4, 6), {"a": ((1, 2, 4), ())})
 
 
+def test_token_reference() -> None:
+    content = make_spec().model_dump()
+    assert content.pop("token_reference") == "center"
+    assert InputSpec.model_validate(content) == make_spec()
+    for reference in ("center", "atmorep-2024", "atmorep-2023"):
+        spec = InputSpec.model_validate({**content, "token_reference": reference})
+        assert InputSpec.model_validate_json(spec.model_dump_json()) == spec
+        assert (spec == make_spec()) == (reference == "center")
+    with pytest.raises(ValidationError, match="'center', 'atmorep-2024' or 'atmorep-2023'"):
+        InputSpec.model_validate({**content, "token_reference": "atmorep"})
+
+
+def test_the_default_reference_leaves_older_configurations_as_they_are() -> None:
+    """Digests of models are made of what differs from the defaults."""
+    assert "token_reference" not in make_spec().model_dump(exclude_defaults=True)
+
+
 def test_is_frozen() -> None:
     with pytest.raises(ValidationError):
         make_spec().fields = ()

@@ -121,9 +121,10 @@ class ModelConfig(_Strict):
     positional_encoding : {"harmonic", "atmorep"}
         ``"harmonic"``: sines and cosines of the place in the neighborhood, the same for the same
         place in every field. ``"atmorep"``: the formula of the published weights.
-    token_info : {"scaled", "raw"}
+    token_info : {"scaled", "raw", "raw-2023"}
         ``"scaled"``: periodic and bounded features. ``"raw"``: the numbers as they are, in the
-        order of the published weights.
+        order of AtmoRep's weights of 2024. ``"raw-2023"``: those of 2023, which count the hours as
+        a fraction of the day, too.
     token_info_width : int
         If positive, the token info is embedded into the last entries of the features, and the
         values into the others (as AtmoRep does); if 0, both are embedded into all entries.
@@ -144,7 +145,7 @@ class ModelConfig(_Strict):
     decoder: DecoderConfig
     tail: TailConfig
     positional_encoding: Literal["harmonic", "atmorep"] = "harmonic"
-    token_info: Literal["scaled", "raw"] = "scaled"
+    token_info: Literal["scaled", "raw", "raw-2023"] = "scaled"
     token_info_width: int = Field(default=0, ge=0)
     mask_embedding: bool = True
     layer_norm: bool = True

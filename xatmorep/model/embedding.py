@@ -48,7 +48,8 @@ class Embedding(nn.Module):
         super().__init__()
         spec, width = config.inputs.field(name), config.networks[name].width
         _, a, o = spec.token_shape
-        self.name, self.level_type, self.raw = name, spec.level_type, config.token_info == "raw"
+        self.name, self.level_type = name, spec.level_type
+        self.raw, self.day_fraction = config.token_info != "scaled", config.token_info == "raw-2023"
         self.shape = (spec.n_levels, *config.inputs.token_grid(name), spec.points_per_token)
         self.concatenate = config.token_info_width > 0
         value_width = width - config.token_info_width
@@ -89,7 +90,10 @@ class Embedding(nn.Module):
         dtype = torch.promote_types(self.info.weight.dtype, torch.float32)
         with torch.autocast(info.device.type, enabled=False):
             info = info.to(dtype)
-            features = raw_info(info) if self.raw else scaled_info(info, self.level_type)
+            if self.raw:
+                features = raw_info(info, day_fraction=self.day_fraction)
+            else:
+                features = scaled_info(info, self.level_type)
             return F.linear(features, self.info.weight.to(dtype), self.info.bias.to(dtype))
 
     def flops(self) -> int:
@@ -151,20 +155,36 @@ def scaled_info(info: Tensor, level_type: LevelType) -> Tensor:
     return torch.cat([periodic, torch.stack(others, dim=-1)], dim=-1)
 
 
-def raw_info(info: Tensor) -> Tensor:
+def raw_info(info: Tensor, *, day_fraction: bool = False) -> Tensor:
     """Numbers and order of AtmoRep's token info, (..., 7) to (..., 8).
 
-    Year, day of the year counted from 0, hour, level, colatitude, longitude, level again,
-    resolution; see `NetworkInput.info` for what comes in.
+    Parameters
+    ----------
+    info : Tensor
+        (..., 7) in the order of `NetworkInput.info`.
+    day_fraction : bool
+        Whether the day has the hours as its fraction, as in 2023.
+
+    Returns
+    -------
+    Tensor
+        Year, day of the year counted from 0, hour, level, colatitude, longitude, level again,
+        resolution; in the dtype of `info`. A day with its fraction is rounded to float32 once,
+        like the original's.
 
     Examples
     --------
-    >>> raw_info(torch.tensor([2021.0, 1.0, 5.0, 137.0, 60.0, 10.0, 0.25])).tolist()
-    [2021.0, 0.0, 5.0, 137.0, 30.0, 10.0, 137.0, 0.25]
+    >>> raw_info(torch.tensor([2021.0, 1.0, 6.0, 137.0, 60.0, 10.0, 0.25])).tolist()
+    [2021.0, 0.0, 6.0, 137.0, 30.0, 10.0, 137.0, 0.25]
+    >>> raw_info(torch.tensor([2021.0, 1.0, 6.0, 137.0, 60.0, 10.0, 0.25]), day_fraction=True)[1]
+    tensor(0.2500)
     """
     year, day, hour, level, latitude, longitude, resolution = info.unbind(-1)
+    day = day - 1
+    if day_fraction:
+        day = (day.double() + hour.double() / 24).float().to(day.dtype)
     return torch.stack(
-        [year, day - 1, hour, level, 90 - latitude, longitude, level, resolution], dim=-1
+        [year, day, hour, level, 90 - latitude, longitude, level, resolution], dim=-1
     )
 
 

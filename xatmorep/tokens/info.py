@@ -113,9 +113,9 @@ def token_info(
     -------
     (..., L, T, A, O, 7) float32 array
         One row of `TOKEN_INFO` for each token: year, day of the year (1 on the first of January)
-        and hour of the middle between the first and the last frame of the token; level (0 at the
-        surface); latitude and longitude (in [0, 360)) of its center, in degrees; the model's grid
-        step in latitude, in degrees.
+        and hour of the token's time; level (0 at the surface); latitude and longitude (in
+        [0, 360)) of its place, in degrees; the model's grid step in latitude, in degrees. Time and
+        place are those of the token's center, or what ``spec.token_reference`` says.
 
     Examples
     --------
@@ -134,10 +134,17 @@ def token_info(
     """
     field = spec.field(name)
     t, a, o = field.token_shape
-    when = time_parts(_token_centers(np.asarray(times), t))
-    north = _token_centers(np.asarray(latitude), a)
-    # A center just below 360 can round up to it in single precision: that is Greenwich again.
-    east = (_token_centers(np.asarray(longitude), o) % 360).astype(np.float32) % 360
+    times, latitude, longitude = np.asarray(times), np.asarray(latitude), np.asarray(longitude)
+    if spec.token_reference == "center":
+        when = time_parts(_token_centers(times, t))
+        north, east = _token_centers(latitude, a), _token_centers(longitude, o)
+    else:
+        when = time_parts(times[..., t - 1 :: t])
+        north, east = latitude[..., a // 2 :: a], longitude[..., o // 2 :: o]
+    if spec.token_reference == "atmorep-2023":
+        when = when._replace(day_of_year=_days_of_2023(times, t))
+    # A place just below 360 can round up to it in single precision: that is Greenwich again.
+    east = (east % 360).astype(np.float32) % 360
     levels = np.array(field.levels or (0.0,))
     info = np.empty(
         (*north.shape[:-1], len(levels), when.hour.shape[-1], north.shape[-1], east.shape[-1], 7),
@@ -150,6 +157,18 @@ def token_info(
     info[..., 5] = east[..., None, None, None, :]
     info[..., 6] = spec.neighborhood.grid_step[0]
     return info
+
+
+def _days_of_2023(times: npt.NDArray[Any], size: int) -> npt.NDArray[np.int64]:
+    """Days of the last frames of tokens; 365 before 1 January is 1 January, in any year.
+
+    AtmoRep of 2023 counted all days from the beginning of the year of the last frame, and added
+    365 to those that were negative.
+    """
+    frames = xr.DataArray(times[..., size - 1 :: size]).dt
+    before = frames.year.values < xr.DataArray(times[..., -1:]).dt.year.values
+    days: npt.NDArray[np.int64] = frames.dayofyear.values.astype(np.int64)
+    return np.where(before, days + 365 - frames.days_in_year.values, days)
 
 
 def _token_centers(points: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:

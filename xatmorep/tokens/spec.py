@@ -6,13 +6,24 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["FieldSpec", "InputSpec", "LevelType", "NeighborhoodSpec", "Shape", "StaticSpec"]
+__all__ = [
+    "FieldSpec",
+    "InputSpec",
+    "LevelType",
+    "NeighborhoodSpec",
+    "Shape",
+    "StaticSpec",
+    "TokenReference",
+]
 
 Shape = tuple[int, int, int]
 """A size in (time, latitude, longitude)."""
 
 LevelType = Literal["surface", "pressure", "hybrid", "sigma"]
 """Kind of vertical coordinate; pressure levels are always counted in hPa."""
+
+TokenReference = Literal["center", "atmorep-2024", "atmorep-2023"]
+"""Which time and place of a token its info states, see `InputSpec`."""
 
 
 class _Strict(BaseModel):
@@ -132,6 +143,13 @@ class InputSpec(_Strict):
         The fields, with token shapes that divide the box.
     statics : tuple of StaticSpec
         Constant fields, cut with the token footprint of each field.
+    token_reference : {"center", "atmorep-2024", "atmorep-2023"}
+        Which time and place of a token of t x a x o points its info states. ``"center"``: the
+        middle between the first and the last frame, row and column. ``"atmorep-2024"``, as
+        AtmoRep's weights of 2024 were trained: the last frame, row number a // 2 from the north
+        and column number o // 2 from the west. ``"atmorep-2023"``: the same, but days in the
+        year before that of the neighborhood's last frame are counted backwards from its end as if
+        that year had 365 days.
 
     Examples
     --------
@@ -146,6 +164,7 @@ class InputSpec(_Strict):
     neighborhood: NeighborhoodSpec
     fields: tuple[FieldSpec, ...]
     statics: tuple[StaticSpec, ...] = ()
+    token_reference: TokenReference = "center"
 
     @model_validator(mode="after")
     def _check(self) -> InputSpec:
