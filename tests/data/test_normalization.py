@@ -26,7 +26,7 @@ CHOICES = [
     (mean, std, period)
     for mean in ("global", "local")
     for std in ("global", "local")
-    for period in ("record", "month")
+    for period in ("record", "month", "year_month")
 ]
 
 
@@ -190,6 +190,92 @@ def test_months_follow_the_calendar(calendar: str) -> None:
     np.testing.assert_allclose(normalizer.apply("x", other), 0.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "standard", None])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_calendar_months_are_told_apart(calendar: str | None, lazy: bool) -> None:
+    days = [(2000, 12, 30), (2001, 1, 1), (2002, 1, 1), (2001, 1, 2), (2002, 1, 2)]
+    days = [*days, (2000, 12, 29)]
+    times: Any = [cftime.datetime(*day, calendar=calendar or "standard") for day in days]
+    if calendar is None:
+        times = np.array(["{:04d}-{:02d}-{:02d}".format(*day) for day in days], "datetime64[s]")
+    values = np.array([3.0, 10.0, -5.0, 20.0, -7.0, 5.0]).reshape(6, 1, 1, 1)
+    array = field(values, time=times)
+    array = array.chunk(time=2) if lazy else array
+    normalizer = fitted(array, "global", "global", "year_month")
+    mean, std = normalizer.mean["x"], normalizer.std["x"]
+    assert mean.dims == ("year_month", "level")
+    assert mean["year_month"].values.tolist() == [12 * 2000 + 11, 12 * 2001, 12 * 2002]
+    np.testing.assert_allclose(mean.values.ravel(), [4.0, 15.0, -6.0])
+    np.testing.assert_allclose(std.values.ravel(), [1.0, 5.0, 1.0])
+    normalized = normalizer.apply("x", array)
+    np.testing.assert_allclose(normalized.values.ravel(), [-1, -1, 1, 1, -1, 1])
+    np.testing.assert_allclose(normalizer.invert("x", normalized).values, values)
+    one = array.isel(time=[4])
+    np.testing.assert_allclose(normalizer.apply("x", one).values, -1)
+
+
+def test_months_without_statistics_are_refused_unread() -> None:
+    def at(*times: str) -> xr.DataArray:
+        index = np.array(times, "datetime64[s]")
+        return field(noise(len(times), 1, 2, 2), time=index).chunk()
+
+    known = at("2020-11-01", "2020-12-01", "2021-01-01", "2021-05-01")
+    normalizer = fitted(known, "local", "local", "year_month")
+    words = (
+        "'x' has no statistics of the months 2019-12, 2021-02 to 2021-03: there are those of "
+        "2020-11 to 2021-01, 2021-05; select"
+    )
+    later = at("2019-12-31", "2021-01-31", "2021-02-01", "2021-03-01")
+    with dask.config.set(scheduler=refuse):
+        normalizer.check("x", known)
+        with pytest.raises(ConventionError, match=words):
+            normalizer.check("x", later)
+        with pytest.raises(ConventionError, match=words):
+            normalizer.apply("x", later)
+    by_month = fitted(known, "global", "global", "month")
+    some = Normalizer(
+        {"x": by_month.mean["x"].sel(month=[12, 1, 2])},
+        {"x": by_month.std["x"].sel(month=[2, 1, 12])},
+    )
+    january = known.isel(time=[2])
+    xr.testing.assert_identical(some.apply("x", january), by_month.apply("x", january))
+    with pytest.raises(ConventionError, match="months 5, 11: there are those of 1 to 2, 12;"):
+        some.apply("x", known)
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+def test_arithmetic_is_that_of_float32(choices: tuple[Any, Any, Any]) -> None:
+    array = field(noise(5, 2, 3, 4))
+    normalizer = fitted(array, *choices)
+    month = array["time"].dt.month.values - 1  # from January on, without gaps
+    normalized, back = np.empty((2, *array.shape), np.float32)
+    for point in np.ndindex(*array.shape):
+        place = {"month": month[point[0]], "year_month": month[point[0]]}
+        place |= dict(zip(DIMS[1:], point[1:], strict=True))
+        mean, std = (
+            np.float32(part["x"].isel({dim: place[dim] for dim in part["x"].dims}).item())
+            for part in (normalizer.mean, normalizer.std)
+        )
+        normalized[point] = (array.values[point] - mean) / std
+        back[point] = normalized[point] * std + mean
+    for same in (array, array.astype(np.float64), array.chunk(time=2)):
+        np.testing.assert_array_equal(normalizer.apply("x", same), normalized)
+    np.testing.assert_array_equal(normalizer.invert("x", array.copy(data=normalized)), back)
+
+
+def test_each_field_has_its_own_scope() -> None:
+    array = field(noise(4, 2, 3, 4))
+    both = Normalizer.fit(
+        {"x": array, "y": array},
+        mean={"x": "local", "y": "global"},
+        std={"x": "global", "y": "local"},
+    )
+    for name, mean, std in (("x", "local", "global"), ("y", "global", "local")):
+        alone = fitted(array, mean, std, "record")
+        xr.testing.assert_identical(both.mean[name], alone.mean["x"])
+        xr.testing.assert_identical(both.std[name], alone.std["x"])
+
+
 def test_any_dimensions_in_any_order() -> None:
     array = field(noise(4, 2, 3, 4))
     members = xr.concat([array, array + 1], xr.Variable("member", [0, 1]))
@@ -264,8 +350,14 @@ def test_wrong_arguments_are_refused() -> None:
     array = field(noise(3, 2, 3, 4))
     with pytest.raises(ConfigError, match=r"mean='zonal' is unknown.*'global', 'local'"):
         Normalizer.fit({"x": array}, mean="zonal")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"period='day'.*'record', 'month'"):
+    with pytest.raises(ConfigError, match=r"std='zonal' is unknown"):
+        Normalizer.fit({"x": array}, std={"x": "zonal"})  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match=r"mean has no scope for \['x'\]; .* \['y'\]"):
+        Normalizer.fit({"x": array}, mean={"y": "local"})
+    with pytest.raises(ConfigError, match=r"period='day'.*'record', 'month', 'year_month'"):
         Normalizer.fit({"x": array}, period="day")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"weights='cos' is unknown.*'area', 'none'"):
+        Normalizer.fit({"x": array}, weights="cos")  # type: ignore[arg-type]
     with pytest.raises(ConventionError, match=r"'x' needs the dimensions \['level'\]"):
         Normalizer.fit({"x": array[:, 0]})
     with pytest.raises(ConventionError, match="'x' has no time step"):
@@ -379,11 +471,25 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         (lambda tensors, header: header["dims"].update({"mean/x": ["level"] * 2}), "damaged"),
         (lambda tensors, header: header.update(dims=3), "damaged"),
         (lambda tensors, header: header["dims"].update({"mode/x": []}), "damaged"),
+        (lambda tensors, header: tensors["mean/x/month"].fill(1.5), "month must be whole numbers"),
+        (lambda tensors, header: tensors["mean/x/month"].fill(np.nan), "month must be whole"),
+        (
+            lambda tensors, header: header["dims"]["std/x"].__setitem__(0, "level"),
+            "damaged",
+        ),
+        (
+            lambda tensors, header: (
+                tensors.update({"std/x/year_month": tensors.pop("std/x/month")}),
+                header["dims"]["std/x"].__setitem__(0, "year_month"),
+            ),
+            r"of 'x' is damaged: its mean has .*'month'.* deviation .*'year_month'",
+        ),
     ],
 )
 def test_inconsistent_files_are_refused(change: Any, words: str) -> None:
-    data = fitted(field(noise(2, 1, 3, 4))).to_bytes()
-    assert Normalizer.from_bytes(rewritten(data, lambda *_: None)).mean["x"].dims == ("level",)
+    data = fitted(field(noise(2, 1, 3, 4)), "global", "global", "month").to_bytes()
+    unchanged = Normalizer.from_bytes(rewritten(data, lambda *_: None))
+    assert unchanged.mean["x"].dims == ("month", "level")
     with pytest.raises(CheckpointError, match=words):
         Normalizer.from_bytes(rewritten(data, change))
 

@@ -11,15 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_normalization import CHOICES, field, fitted, noise
+from xatmorep.data.normalization import Normalizer
 
 EPS = float(np.finfo(np.float32).eps)
 
 
-def twin(array: xr.DataArray, mean: str, std: str, period: str) -> tuple[np.ndarray, np.ndarray]:
+def months_of(array: xr.DataArray, period: str) -> tuple[list[int], list[int]]:
+    """Month of each time, and the months that statistics are of."""
+    times = array["time"].values.astype("datetime64[M]").astype(int) + 12 * 1970
+    if period == "year_month":
+        return times.tolist(), sorted(set(times.tolist()))
+    return (times % 12 + 1).tolist(), list(range(1, 13))
+
+
+def twin(
+    array: xr.DataArray, mean: str, std: str, period: str, weighting: str = "area"
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (month, level, latitude, longitude) without any shortcut."""
     values = array.values.astype(np.float64).reshape(-1, *array.shape[-4:])
-    months = array["time"].dt.month.values
-    weights = [max(np.cos(np.deg2rad(latitude)), 1e-4) for latitude in array["latitude"].values]
+    months, numbers = months_of(array, period)
+    weights = [
+        max(np.cos(np.deg2rad(latitude)), 1e-4) if weighting == "area" else 1.0
+        for latitude in array["latitude"].values
+    ]
     n_number, n_time, n_level, n_lat, n_lon = values.shape
 
     def moment(level: int, month: int | None, place: Any, center: Any) -> tuple[float, float]:
@@ -63,28 +77,33 @@ def twin(array: xr.DataArray, mean: str, std: str, period: str) -> tuple[np.ndar
             out = np.where(np.isnan(out), candidate, out)
         return out
 
-    means = np.empty((12, n_level, n_lat, n_lon))
+    means = np.empty((len(numbers), n_level, n_lat, n_lon))
     stds = np.empty_like(means)
     for level in range(n_level):
         level_mean = first(center_of(level, None, "global"), np.zeros((n_lat, n_lon)))
         level_std = first(spread_of(level, None, "global", level_mean), np.ones((n_lat, n_lon)))
         whole_mean = first(center_of(level, None, mean), level_mean)
         whole_std = first(spread_of(level, None, std, whole_mean), level_std)
-        for month in range(1, 13):
-            when = month if period == "month" else None
+        for row, month in enumerate(numbers):
+            when = None if period == "record" else month
             m, s = whole_mean, whole_std
             if when in months:
                 m = first(center_of(level, when, mean), whole_mean)
                 s = first(spread_of(level, when, std, m), whole_std)
             if std == "local":
                 s = np.maximum(s, 1e-3 * level_std)
-            means[month - 1, level], stds[month - 1, level] = m, s
+            means[row, level], stds[row, level] = m, s
     return means, stds
 
 
-def full(statistics: xr.DataArray, array: xr.DataArray) -> np.ndarray:
+def full(statistics: xr.DataArray, array: xr.DataArray, period: str) -> np.ndarray:
     """Statistics spread out over (month, level, latitude, longitude)."""
-    shape = {"month": 12, **{dim: array.sizes[dim] for dim in ("level", "latitude", "longitude")}}
+    _, numbers = months_of(array, period)
+    months = "month" if period == "record" else period
+    if months in statistics.dims:
+        assert statistics[months].values.tolist() == numbers
+    shape = {months: len(numbers)}
+    shape |= {dim: array.sizes[dim] for dim in ("level", "latitude", "longitude")}
     kept = [dim for dim in shape if dim in statistics.dims]
     assert list(statistics.dims) == kept
     index = tuple(slice(None) if dim in kept else None for dim in shape)
@@ -98,17 +117,29 @@ def full(statistics: xr.DataArray, array: xr.DataArray) -> np.ndarray:
     offset=st.sampled_from([0.0, -3.0, 1e5]),
     shape=st.tuples(*(st.integers(1, most) for most in (2, 3, 2, 3, 2))),
     holes=st.sampled_from([0.0, 0.3, 0.8]),
+    step=st.sampled_from([20, 200]),
+    weights=st.sampled_from(["area", "none"]),
 )
 def test_statistics_equal_the_slow_twin(
-    choices: tuple[str, str, str], seed: int, offset: float, shape: tuple[int, ...], holes: float
+    choices: tuple[Any, Any, Any],
+    seed: int,
+    offset: float,
+    shape: tuple[int, ...],
+    holes: float,
+    step: int,
+    weights: Any,
 ) -> None:
     values = noise(*shape, seed=seed, offset=offset)
     values[np.random.default_rng(seed + 1).random(shape) < holes] = np.nan
-    array = field(values)
-    normalizer = fitted(array, *choices)
-    mean, std = twin(array, *choices)
-    np.testing.assert_allclose(full(normalizer.mean["x"], array), mean, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(full(normalizer.std["x"], array), std, rtol=1e-5)
+    days = step * np.arange(shape[1])
+    array = field(values, time=np.datetime64("2001-01-05", "s") + days * np.timedelta64(24, "h"))
+    mean, std, period = choices
+    normalizer = Normalizer.fit({"x": array}, mean=mean, std=std, period=period, weights=weights)
+    means, stds = twin(array, *choices, weights)
+    np.testing.assert_allclose(
+        full(normalizer.mean["x"], array, period), means, rtol=1e-5, atol=1e-4
+    )
+    np.testing.assert_allclose(full(normalizer.std["x"], array, period), stds, rtol=1e-5)
 
 
 @settings(max_examples=40)
@@ -127,7 +158,7 @@ def test_normalized_data_have_zero_mean_and_unit_square(
     # The mean is stored in float32: what it is off by counts in standard deviations.
     bound = 4 * EPS * (1 + float(abs(array).max() / normalizer.std["x"].min()))
     weights = np.cos(np.deg2rad(array["latitude"])).clip(1e-4)
-    groups = normalized.groupby("time.month") if period == "month" else [(0, normalized)]
+    groups = normalized.groupby("time.month") if period != "record" else [(0, normalized)]
     for _, part in groups:
         for scope, power, expected in ((mean, part, 0.0), (std, part**2, 1.0)):
             if power is part and (mean, std) == ("global", "local"):

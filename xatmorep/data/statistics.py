@@ -7,13 +7,18 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-__all__ = ["SPACE", "Period", "Scope", "statistics", "weighted_sums"]
+from xatmorep.data.months import MONTHS, month_numbers
+
+__all__ = ["SPACE", "Period", "Scope", "Weights", "statistics", "weighted_sums"]
 
 Scope = Literal["global", "local"]
 """Statistics of a whole level, or of each grid point."""
 
-Period = Literal["record", "month"]
-"""Statistics of all times, or of each month of the year."""
+Period = Literal["record", "month", "year_month"]
+"""Statistics of all times, of each month of the year, or of each calendar month."""
+
+Weights = Literal["area", "none"]
+"""Whether values count by the area that they stand for, or all alike."""
 
 SPACE = ("latitude", "longitude")
 """The horizontal dimensions."""
@@ -30,23 +35,29 @@ _SMALLEST_STD = 1e-30
 _LOCAL_FLOOR = 1e-3
 
 
-def weighted_sums(array: xr.DataArray, *, by_point: bool, by_month: bool) -> xr.Dataset:
+def weighted_sums(
+    array: xr.DataArray, *, by_point: bool, period: Period, weights: Weights = "area"
+) -> xr.Dataset:
     """Sum what all statistics of a field follow from; lazy if the field is.
 
     Parameters
     ----------
     array : xarray.DataArray
         Canonical field (..., time, level, latitude, longitude). What isn't finite is ignored.
-    by_point, by_month : bool
-        Keep the sums of grid points, and of the months that occur, apart.
+    by_point : bool
+        Keep the sums of grid points apart.
+    period : {"record", "month", "year_month"}
+        Keep the sums of the months that occur apart, unless it is the record.
+    weights : {"area", "none"}
+        What a value counts: the cosine of its latitude (at least 1e-4), or one.
 
     Returns
     -------
     xarray.Dataset
         ``count``, ``first`` and ``second`` (float64): sums of w, w d and w d**2, where w is the
-        cosine of latitude (at least 1e-4) and d the deviation from ``shift``, the mean of each
-        level in the first frame. Unlike the values themselves, d loses next to nothing to
-        rounding when its squares are summed, and no second pass is needed.
+        weight and d the deviation from ``shift``, the mean of each level in the first frame.
+        Unlike the values themselves, d loses next to nothing to rounding when its squares are
+        summed, and no second pass is needed. Months are a dimension named like `period`.
 
     Examples
     --------
@@ -56,31 +67,32 @@ def weighted_sums(array: xr.DataArray, *, by_point: bool, by_month: bool) -> xr.
     ...     dims=("time", "level", "latitude", "longitude"),
     ...     coords={"level": [0.0], "latitude": [0.0], "longitude": [0.0]},
     ... )
-    >>> sums = weighted_sums(field, by_point=False, by_month=False)
+    >>> sums = weighted_sums(field, by_point=False, period="record")
     >>> {name: float(sums[name].item()) for name in ("shift", "count", "first", "second")}
     {'shift': 2.0, 'count': 2.0, 'first': 4.0, 'second': 16.0}
     """
     values = array.astype(np.float64)
     values = values.where(np.isfinite(values))
-    weights = np.cos(np.deg2rad(array["latitude"].astype(np.float64))).clip(min=_POLE_WEIGHT)
+    cosine = np.cos(np.deg2rad(array["latitude"].astype(np.float64)))
+    weight = cosine.clip(min=_POLE_WEIGHT) if weights == "area" else 1.0
     shift = values.isel(time=0, drop=True)
     shift = shift.mean([dim for dim in shift.dims if dim != "level"]).fillna(0.0)
     deviation = values - shift
     powers = xr.Dataset(
         {
-            "count": weights * values.notnull(),
-            "first": weights * deviation,
-            "second": weights * deviation**2,
+            "count": weight * values.notnull(),
+            "first": weight * deviation,
+            "second": weight * deviation**2,
         }
     )
     kept = {"level", *SPACE} if by_point else {"level"}
     over = [dim for dim in array.dims if dim not in kept]
-    if not by_month:
+    if period == "record":
         return powers.sum(over).assign(shift=shift)
-    month = array["time"].dt.month.values
+    month = month_numbers(array["time"], period)
     present = np.unique(month)
     parts = [powers.isel(time=np.flatnonzero(month == number)).sum(over) for number in present]
-    return xr.concat(parts, xr.Variable("month", present)).assign(shift=shift)
+    return xr.concat(parts, xr.Variable(period, present)).assign(shift=shift)
 
 
 def statistics(sums: xr.Dataset, mean: Scope, std: Scope) -> tuple[xr.DataArray, xr.DataArray]:
@@ -99,8 +111,8 @@ def statistics(sums: xr.Dataset, mean: Scope, std: Scope) -> tuple[xr.DataArray,
     Returns
     -------
     tuple of xarray.DataArray
-        Mean and standard deviation (float32), dimensions out of (month, level, latitude,
-        longitude); months 1 to 12 if there are any.
+        Mean and standard deviation (float32), dimensions out of (month or year_month, level,
+        latitude, longitude): all months 1 to 12, but only those calendar months that occur.
 
     Examples
     --------
@@ -111,9 +123,8 @@ def statistics(sums: xr.Dataset, mean: Scope, std: Scope) -> tuple[xr.DataArray,
     """
     if "month" in sums.dims:
         sums = sums.reindex(month=np.arange(1, 13), fill_value=0.0)
-        whole = sums.drop_vars("shift").sum("month").assign(shift=sums["shift"])
-    else:
-        whole = sums
+    months = [dim for dim in MONTHS if dim in sums.dims]
+    whole = sums.drop_vars("shift").sum(months).assign(shift=sums["shift"])
     level_center = _center(whole, "global").fillna(0.0)
     level_std = _spread(whole, level_center, "global").fillna(1.0)
     whole_center = _center(whole, mean).fillna(level_center)
@@ -122,7 +133,7 @@ def statistics(sums: xr.Dataset, mean: Scope, std: Scope) -> tuple[xr.DataArray,
     spread = _spread(sums, center, std).fillna(whole_std)
     if std == "local":
         spread = spread.clip(min=_LOCAL_FLOOR * level_std)
-    order = ("month", "level", *SPACE)
+    order = (*MONTHS, "level", *SPACE)
     return (
         (center + sums["shift"]).transpose(*order, missing_dims="ignore").astype(np.float32),
         spread.transpose(*order, missing_dims="ignore").astype(np.float32),
