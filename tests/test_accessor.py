@@ -30,6 +30,7 @@ from xatmorep.testing import assert_labelled_equal
 FUNCTIONS = {
     "attention": xatmorep.attention,
     "embed": xatmorep.embed,
+    "forecast": xatmorep.forecast,
     "predict": xatmorep.predict,
     "tokens": xatmorep.tokenize,
 }
@@ -103,6 +104,14 @@ def test_attention_hands_its_arguments_on():
     place = {"time": "2021-01-01T00", "latitude": 30, "longitude": 200, "level": 500}
     result = ds.atmorep.attention(place, model=model, layer=None, head=1)
     assert_labelled_equal(result, xatmorep.attention(ds, place, model=model, layer=None, head=1))
+
+
+def test_forecast_hands_its_arguments_on():
+    ds, model = small.dataset(9), small.forecaster()
+    arguments = {"init_times": ds["time"][[4, 6]], "model": model, "members": False}
+    named = ds.rename(temperature="t").atmorep(fields={"temperature": "t"})
+    result = named.forecast("12h", batch_size=3, **arguments).rename(t="temperature")
+    assert_labelled_equal(result, xatmorep.forecast(ds, "12h", **arguments), 1e-4)
 
 
 def test_only_the_query_may_come_without_its_keyword():

@@ -39,6 +39,8 @@ def folder(tmp_path_factory) -> Path:
     ds.to_netcdf(folder / "data.nc")
     small.renamed(small.rolled(ds)).to_zarr(folder / "other form.zarr", consolidated=True)
     Model(model.config, model.network, model.normalizer, model.card).save(folder / "model")
+    model = small.forecaster()
+    Model(model.config, model.network, model.normalizer, model.card).save(folder / "forecaster")
     return folder
 
 
@@ -105,6 +107,30 @@ def test_predict(run):
     run("predict @data.nc --model @model --where all --mean --out p.nc")
     expected = dataset().atmorep.predict(model=small.model(), rate=0.5, where="all", members=False)
     same("p.nc", expected)
+
+
+def test_forecast(run):
+    run("forecast @data.zarr --model @forecaster --lead-time 12h --out f.zarr")
+    expected = dataset().atmorep.forecast("12h", model=small.forecaster())
+    same("f.zarr", expected)
+    run("forecast @data.nc --model @forecaster --lead-time PT12H --out f.nc")
+    same("f.nc", expected)
+
+
+def test_forecast_with_its_options(run):
+    times = ["2020-12-31T18", "2021-01-01"]
+    words = f"--lead-time 18h --init-time {' '.join(times)} --mean --batch-size 3"
+    run(f"forecast @data.zarr --model @forecaster {words} --region=90,0,-90,359 --out f.zarr")
+    expected = dataset().atmorep.forecast(
+        "18h", init_times=times, model=small.forecaster(), members=False
+    )
+    same("f.zarr", expected)
+    run(
+        "forecast @data.zarr --model @forecaster --time 2020/2021-01-01T00 "
+        "--lead-time 12h --out cut.nc"
+    )
+    cut = dataset().isel(time=slice(4))
+    same("cut.nc", cut.atmorep.forecast("12h", model=small.forecaster()))
 
 
 def test_attention(run):
@@ -367,6 +393,22 @@ def test_mistakes_in_a_place(run, words, message):
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--lead-time 12", 'lead_time 12 has no unit: write it as "3h"'),
+        ("--lead-time soon", "lead_time 'soon' is no duration"),
+        ("--lead-time 7h", "no positive multiple of the model's time step, 6h"),
+        ("--lead-time 24h", "the largest lead time of the model small is 18h"),
+        ("--lead-time 6h --init-time 2021-01-01T01", "2021-01-01T01 is no time of these data"),
+        ("--lead-time 6h --init-time 2020-12-31T12", "reads 5 frames up to its init time, the da"),
+    ],
+)
+def test_mistakes_in_a_forecast(run, words, message):
+    assert message in run(f"forecast @data.zarr --model @forecaster {words} --out f.zarr", 1)
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "no configuration file at run.yaml"),
@@ -387,6 +429,7 @@ def test_mistakes_in_a_configuration_are_one_line(run, text, message):
     [
         "embed nowhere",
         "predict nowhere",
+        "forecast nowhere --lead-time 3h",
         "attention nowhere --at-time 2021 --latitude 0 --longitude 0",
         "evaluate nowhere",
     ],
@@ -415,6 +458,7 @@ def test_an_impossible_out_is_refused_before_the_data_are_opened(run, command, o
         ("embed data --out e.zarr --layer last", "argument --layer: invalid int value: 'last'"),
         ("predict data --out p.zarr --where here", "argument --where: invalid choice: 'here'"),
         ("attention data --out a.zarr --at-time 2020 --latitude 0", "required: --longitude"),
+        ("forecast data --out f.zarr", "the following arguments are required: --lead-time"),
         ("models --sorted", "unrecognized arguments: --sorted"),
     ],
 )
@@ -432,7 +476,16 @@ def test_help_lists_the_commands(capsys):
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for command in ("demo", "embed", "predict", "attention", "pretrain", "evaluate", "catalog"):
+    for command in (
+        "demo",
+        "embed",
+        "predict",
+        "forecast",
+        "attention",
+        "pretrain",
+        "evaluate",
+        "catalog",
+    ):
         assert f"\n    {command} " in text
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xatmorep.model.registry import models
     from xatmorep.tasks.attention import attention
     from xatmorep.tasks.embed import embed
+    from xatmorep.tasks.forecast import forecast
     from xatmorep.tasks.predict import predict
     from xatmorep.tasks.tokens import tokenize
     from xatmorep.training.config import PretrainConfig
@@ -48,6 +49,7 @@ __all__ = [
     "attention",
     "embed",
     "evaluate",
+    "forecast",
     "load",
     "models",
     "open_catalog",
@@ -63,6 +65,7 @@ _PLACES = {
     "attention": "xatmorep.tasks.attention",
     "embed": "xatmorep.tasks.embed",
     "evaluate": "xatmorep.evaluation.scores",
+    "forecast": "xatmorep.tasks.forecast",
     "load": "xatmorep.model.checkpoint",
     "Model": "xatmorep.model.checkpoint",
     "models": "xatmorep.model.registry",

@@ -151,6 +151,37 @@ class AtmorepAccessor:
             dtype=dtype,
         )
 
+    def forecast(
+        self,
+        lead_time: Any,
+        *,
+        init_times: Any = None,
+        model: ModelLike = DEFAULT_MODEL,
+        members: bool = True,
+        device: str | None = None,
+        batch_size: int = 8,
+        dtype: str = "float32",
+    ) -> xr.Dataset:
+        """Predict the frames after a time from those up to it, as an ensemble.
+
+        `lead_time` says how far, with its unit (``"3h"``); `init_times` from where, one time of the
+        data or several, the last if not given. All parameters and the result are described at
+        `xatmorep.forecast`.
+        """
+        from xatmorep.tasks.forecast import forecast
+
+        return forecast(
+            self._ds,
+            lead_time,
+            init_times=init_times,
+            model=model,
+            variables=self._variables,
+            members=members,
+            device=device,
+            batch_size=batch_size,
+            dtype=dtype,
+        )
+
     def attention(
         self,
         query: Mapping[str, Any] | Sequence[Mapping[str, Any]],

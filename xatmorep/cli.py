@@ -103,6 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--mean", action="store_true", help="the ensemble mean only")
     predict.add_argument("--out", required=True, help="new .zarr or .nc")
 
+    forecast = command("forecast", _forecast, "predict what follows a time of a dataset")
+    _add_data(forecast)
+    _add_model(forecast)
+    forecast.add_argument("--lead-time", required=True, help="how far, with its unit: 3h")
+    forecast.add_argument(
+        "--init-time", nargs="+", help="times of the data to forecast from; else the last one"
+    )
+    forecast.add_argument("--mean", action="store_true", help="the ensemble mean only")
+    forecast.add_argument("--out", required=True, help="new .zarr or .nc")
+
     attention = command("attention", _attention, "attention weights of the tokens at one place")
     _add_data(attention)
     _add_model(attention)
@@ -277,6 +287,19 @@ def _predict(options: argparse.Namespace) -> None:
         rate=options.rate,
         seed=options.seed,
         where=options.where,
+        members=not options.mean,
+        device=options.device,
+        batch_size=options.batch_size,
+    )
+    _write(result, options.out)
+
+
+def _forecast(options: argparse.Namespace) -> None:
+    check_result(options.out)
+    result = _open(options, options.time).atmorep.forecast(
+        options.lead_time,
+        init_times=options.init_time,
+        model=options.model,
         members=not options.mean,
         device=options.device,
         batch_size=options.batch_size,

@@ -10,6 +10,7 @@ import xarray as xr
 
 from xatmorep.data.conventions import canonical_view
 from xatmorep.data.normalization import Normalizer
+from xatmorep.data.statistics import Period
 from xatmorep.model.card import DataSource, ModelCard
 from xatmorep.model.checkpoint import Model
 from xatmorep.model.config import ModelConfig
@@ -71,7 +72,31 @@ def dataset(n_times: int = 5, seed: int = 0) -> xr.Dataset:
 def model() -> Model:
     """Random weights, statistics of the dataset."""
     view = canonical_view(dataset(), CONFIG.inputs.fields, CONFIG.inputs.statics)
-    network = Multiformer(CONFIG, torch.Generator().manual_seed(1)).eval()
+    return _random(CONFIG, Normalizer.fit(view.fields, view.statics, mean="local"))
+
+
+@cache
+def forecaster() -> Model:
+    """The same with six frames, of which a token has one or three; statistics of each month."""
+    return _forecaster(dataset(9), "month")
+
+
+def forecaster_of(ds: xr.Dataset) -> Model:
+    """The same with statistics of the months of a dataset, and of no others."""
+    return _forecaster(ds, "year_month")
+
+
+def _forecaster(ds: xr.Dataset, period: Period) -> Model:
+    content = CONFIG.model_dump()
+    content["inputs"]["neighborhood"]["shape"] = (6, 6, 12)
+    content["inputs"]["fields"][1]["token_shape"] = (3, 3, 4)
+    config = ModelConfig.model_validate(content)
+    view = canonical_view(ds, config.inputs.fields, config.inputs.statics)
+    return _random(config, Normalizer.fit(view.fields, view.statics, mean="local", period=period))
+
+
+def _random(config: ModelConfig, normalizer: Normalizer) -> Model:
+    network = Multiformer(config, torch.Generator().manual_seed(1)).eval()
     card = ModelCard(
         name="small",
         description="For tests.",
@@ -80,7 +105,7 @@ def model() -> Model:
         period=("2020-12-31", "2021-01-01"),
         data=DataSource(name="noise"),
     )
-    return Model(CONFIG, network, Normalizer.fit(view.fields, view.statics, mean="local"), card)
+    return Model(config, network, normalizer, card)
 
 
 def flipped(ds: xr.Dataset) -> xr.Dataset:

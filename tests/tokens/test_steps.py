@@ -9,7 +9,7 @@ import xarray as xr
 from tests.tokens.strategies import make_spec, times
 from xatmorep.errors import ConventionError
 from xatmorep.tokens.spec import InputSpec
-from xatmorep.tokens.steps import check_grid
+from xatmorep.tokens.steps import check_grid, check_times, times_after
 
 
 def grid(
@@ -157,3 +157,54 @@ def test_everything_wrong_is_said_at_once() -> None:
     assert message.count(";") == 2
     for words in ("'time' has 1 points", "'latitude' has 3 points", "grid step of 'latitude'"):
         assert words in message
+
+
+def test_times_can_be_left_out() -> None:
+    short = grid(1)
+    check_grid(short, make_spec(), in_time=False)
+    check_grid(grid(when=times(4, 5)), make_spec(), in_time=False)
+    with pytest.raises(ConventionError, match="'latitude' has 3 points") as error:
+        check_grid(short.isel(latitude=slice(3)), make_spec(), in_time=False)
+    assert "time" not in str(error.value)
+
+
+@pytest.mark.parametrize("calendar", [None, "noleap"])
+def test_times_before_the_first_that_is_needed_may_be_anything(calendar: str | None) -> None:
+    when = np.delete(times(12, calendar=calendar), [1, 7])  # steps 0 and 5 are too long
+    check_times(when[:6], make_spec(), first=1)
+    check_times(when, make_spec(), first=6)
+    check_times(when[:1], make_spec())
+    for first, bad in ((0, 0), (1, 5), (5, 5)):
+        with pytest.raises(ConventionError) as error:
+            check_times(when, make_spec(), first=first, name="mine")
+        seconds = (
+            [np.datetime_as_string(w, unit="s") for w in when]
+            if calendar is None
+            else [w.isoformat() for w in when]
+        )
+        wanted = f"the step of 'mine' from {seconds[bad]} to {seconds[bad + 1]} is 12 hours"
+        assert wanted in str(error.value)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "ns"])
+def test_times_after_keep_the_unit(unit: str) -> None:
+    time = np.datetime64("2020-02-28T20", unit)
+    after, leads = times_after(time, make_spec(time_step=7.26), 3)
+    assert (after.dtype, leads.dtype) == (f"datetime64[{unit}]", f"timedelta64[{unit}]")
+    np.testing.assert_array_equal(leads, np.array([26136, 52272, 78408], "timedelta64[s]"))
+    np.testing.assert_array_equal(after, time + leads)
+
+
+def test_times_after_do_not_drift() -> None:
+    """Of 399.96 s, each frame is the nearest second to where it belongs."""
+    after, leads = times_after(np.datetime64("2020-01-01", "s"), make_spec(time_step=0.1111), 300)
+    assert leads[-1] == np.timedelta64(119988, "s")
+    assert after[-1] == np.datetime64("2020-01-02T09:19:48")
+
+
+def test_times_after_follow_the_calendar() -> None:
+    when = times(1, calendar="noleap")[0].replace(year=2020, month=2, day=28, hour=18)
+    after, leads = times_after(when, make_spec(), 2)
+    assert [time.isoformat() for time in after] == ["2020-03-01T00:00:00", "2020-03-01T06:00:00"]
+    assert {time.calendar for time in after} == {"noleap"}
+    np.testing.assert_array_equal(leads, np.array([6, 12], "timedelta64[h]"))

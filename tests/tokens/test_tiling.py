@@ -164,6 +164,13 @@ def test_tiling_refuses_with_the_users_names() -> None:
         tiling_for(fields["2m_temperature"], make_spec(), axes={"latitude": "lat"})
 
 
+def test_one_neighborhood_in_time_where_the_caller_places_it() -> None:
+    fields, _ = dataset(make_spec(), (1, 9, 12))
+    tiling = tiling_for(fields["2m_temperature"], make_spec(), in_time=False)
+    assert tiling.time == AxisTiling.cut(2, 2)
+    assert (tiling.latitude.starts, tiling.longitude.starts) == ((0, 4, 5), (0, 6))
+
+
 # Coordinates of kept tokens
 
 

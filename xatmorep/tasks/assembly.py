@@ -66,8 +66,8 @@ def run_slab(
     -------
     dict
         For outputs on tokens one array (sample, *lead, level, T, A, O, *trail); for outputs on
-        points two (sample, *lead, level, time, latitude, longitude): the weighted sum of the
-        values and the sum of the weights (this one without *lead*).
+        points two (sample, *lead, level, time, latitude, longitude), of the frames that the slab
+        gives: the weighted sum of the values and the sum of the weights (this one without *lead*).
     """
     n_samples = next(iter(arrays.values())).shape[0]
     arrays, statics = normalize(model.normalizer, slab, arrays, statics)
@@ -108,7 +108,7 @@ def _in_units(
     """Weighted sum of values in canonical units, from that of normalized ones."""
     total = weights[(slice(None), *[None] * len(output.lead))]
     mean = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
-    labelled = slab.labelled(name, mean, ("sample", *output.lead))
+    labelled = slab.labelled(name, mean, ("sample", *output.lead), slab.given)
     return np.asarray(normalizer.invert(name, labelled).values * total)
 
 
@@ -119,7 +119,7 @@ def result_shapes(
     n_levels = slab.spec.field(name).n_levels
     before = (n_samples, *output.lead.values(), n_levels)
     if output.grid == "points":
-        grid = (len(slab.times), len(slab.latitude), len(slab.longitude))
+        grid = (len(slab.times[slab.given]), len(slab.latitude), len(slab.longitude))
         return [((*before, *grid), output.dtype), ((n_samples, n_levels, *grid), "float32")]
     token_shape = slab.spec.field(name).token_shape
     _, rows, columns = slab.tiling.token_grid(token_shape)
@@ -183,6 +183,7 @@ class _Points:
     def __init__(self, slab: Slab, name: str, output: Output, n_samples: int) -> None:
         self.tiling = slab.tiling
         self.token_shape = slab.spec.field(name).token_shape
+        self.frames = (..., slab.given, slice(None), slice(None))
         self.values, self.weights = (
             np.zeros(shape, dtype) for shape, dtype in result_shapes(slab, name, output, n_samples)
         )
@@ -197,7 +198,8 @@ class _Points:
             )
             weight = weight * untokenize(points)
         window = (..., box.slices["latitude"], box.slices["longitude"])
-        self.values[place.sample][window] += weight * untokenize(values)
+        weight = weight[self.frames]
+        self.values[place.sample][window] += weight * untokenize(values)[self.frames]
         self.weights[place.sample][window] += weight
 
     def arrays(self) -> tuple[np.ndarray, ...]:

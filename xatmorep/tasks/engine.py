@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,7 +25,8 @@ from xatmorep.data.conventions import CanonicalView, canonical_view
 from xatmorep.errors import ConfigError, ConventionError
 from xatmorep.tasks.assembly import result_shapes, run_slab
 from xatmorep.tasks.reference import ModelReference, placed_model, reference
-from xatmorep.tasks.slab import Key, Output, Slab, Task
+from xatmorep.tasks.slab import Key, Output, Slab, Task, frames_given
+from xatmorep.tokens.steps import check_times, times_after
 from xatmorep.tokens.tiling import Tiling, tiling_for
 
 if TYPE_CHECKING:
@@ -83,6 +84,13 @@ class Application:
         Whether the input was dask-backed, so that results are to be as well.
     options : Options
         How the network is run.
+    reference : ModelReference
+        What stands for the model in a graph; known once, for it takes digests of the weights.
+    token : str
+        Tells the arrays of this dataset from those of others in a graph.
+    ahead : int
+        Frames at the end of `view` that the data don't have; where there are any, results on
+        points are given for them alone.
     """
 
     model: Model
@@ -90,6 +98,9 @@ class Application:
     tiling: Tiling
     lazy: bool
     options: Options
+    reference: ModelReference
+    token: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
+    ahead: int = 0
 
     @classmethod
     def of(
@@ -98,8 +109,24 @@ class Application:
         model: ModelLike,
         variables: Mapping[str, str] | None,
         options: Options,
+        *,
+        in_time: bool = True,
     ) -> Application:
         """Check a dataset against a model and lay out the neighborhoods.
+
+        Parameters
+        ----------
+        ds : xarray.Dataset
+            Any dataset.
+        model : str, path or Model
+            Name, address or model.
+        variables : mapping of str to str, optional
+            Canonical name of a field to name of the variable.
+        options : Options
+            How the network is run.
+        in_time : bool
+            Whether neighborhoods are laid over the times, too; if not, `windows` has to place
+            them there, and looks at the times that they need.
 
         Raises
         ------
@@ -113,11 +140,52 @@ class Application:
         model = model if isinstance(model, Model) else load(str(model))
         spec = model.config.inputs
         view = canonical_view(ds, spec.fields, spec.statics, fields=variables, deferred=True)
-        tiling = tiling_for(next(iter(view.fields.values())).coords, spec, axes=view.axes)
-        for name, array in {**view.fields, **view.statics}.items():
+        coords = next(iter(view.fields.values())).coords
+        tiling = tiling_for(coords, spec, axes=view.axes, in_time=in_time)
+        for name, array in {**(view.fields if in_time else {}), **view.statics}.items():
             model.normalizer.check(name, array)
         lazy = any(ds[name].chunks is not None for name in view.variables.values())
-        return cls(model, view, tiling, lazy, options)
+        return cls(model, view, tiling, lazy, options, reference(model))
+
+    def windows(self, last: Sequence[int], ahead: int) -> list[Application]:
+        """The same model on neighborhoods that reach beyond a frame, one for each such frame.
+
+        Parameters
+        ----------
+        last : sequence of int
+            Numbers of the last frames of the dataset that are read.
+        ahead : int
+            Number of frames after it. They are missing, whether the dataset has them or not, and
+            follow in the model's time step.
+
+        Raises
+        ------
+        ConventionError
+            If frames that are read aren't the model's time step apart, or a time has no
+            statistics.
+        """
+        windows = [self._window(frame, ahead) for frame in last]
+        for name in self.view.fields:
+            first, *others = (window.view.fields[name] for window in windows)
+            self.model.normalizer.check(name, first)
+            for other in others:
+                # All have the same places; only times can lack statistics, and anywhere.
+                corner = {"latitude": slice(1), "longitude": slice(1)}
+                self.model.normalizer.check(name, other.isel(corner))
+        return windows
+
+    def _window(self, last: int, ahead: int) -> Application:
+        spec = self.model.config.inputs
+        times = next(iter(self.view.fields.values()))["time"].values
+        first = last + 1 + ahead - spec.neighborhood.shape[0]
+        check_times(times[: last + 1], spec, first=first, name=self.view.axes["time"])
+        known = slice(first, last + 1)
+        labels = np.concatenate([times[known], times_after(times[last], spec, ahead)[0]])
+        fields = {
+            name: _followed(self._chunked(field.isel(time=known), f"{first} to {last}"), labels)
+            for name, field in self.view.fields.items()
+        }
+        return replace(self, view=replace(self.view, fields=fields), ahead=ahead)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -127,7 +195,9 @@ class Application:
 
     def refuse_dims(self, names: Collection[str]) -> None:
         """Refuse a dataset that has dimensions of which a result has its own."""
-        for dim in {"bounds", *names}.intersection(self.view.extra_dims):
+        axes = (*self.view.grid.values(), *self.view.levels.values())
+        taken = {*self.view.extra_dims, *(axis.dim for axis in axes)}
+        for dim in sorted({"bounds", *names} & taken):
             raise ConventionError(
                 f"dimension {dim!r} of the dataset is named like one of the result: rename it, "
                 f"for example with ds.rename({dim}='dataset_{dim}')"
@@ -137,11 +207,6 @@ class Application:
     def n_samples(self) -> int:
         """Number of datasets side by side along those dimensions."""
         return math.prod(self.sample_shape)
-
-    @cached_property
-    def reference(self) -> ModelReference:
-        """What stands for the model in a graph; known once, for it takes digests of the weights."""
-        return reference(self.model)
 
     @cached_property
     def _reference(self) -> Any:
@@ -173,16 +238,12 @@ class Application:
         """Constant fields in canonical units, each (latitude, longitude)."""
         return {name: self._chunked(x).data for name, x in self.view.statics.items()}
 
-    def _chunked(self, array: xr.DataArray, index: int | None = None) -> xr.DataArray:
+    def _chunked(self, array: xr.DataArray, part: int | str = "all") -> xr.DataArray:
         """An array backed by dask; what isn't yet is one chunk, read when its turn comes."""
         if array.chunks is not None:
             return array
         # With a token dask doesn't hash the values, which would read them.
-        return array.chunk(token=f"{self._token} {array.name} {index}")
-
-    @cached_property
-    def _token(self) -> str:
-        return uuid.uuid4().hex
+        return array.chunk(token=f"{self.token} {array.name} {part}")
 
     def slab(self, index: int) -> Slab:
         """One time box with its coordinates."""
@@ -194,6 +255,7 @@ class Application:
             coords["time"].values[self.tiling.time.points(index)],
             coords["latitude"].values,
             coords["longitude"].values,
+            self.ahead,
         )
 
     def run(
@@ -212,8 +274,8 @@ class Application:
         -------
         dict
             Canonical DataArrays (*extra, *lead, time, level, latitude, longitude, *trail). Arrays
-            on tokens have no coordinates yet, arrays on points those of the data; points that no
-            neighborhood counts are NaN.
+            on tokens have no coordinates yet, arrays on points those of the data (of the frames
+            ahead only, if there are any); points that no neighborhood counts are NaN.
         """
         outputs = task.outputs(self.model.config.inputs)
         self.refuse_dims({dim for output in outputs.values() for dim in output.dims})
@@ -293,17 +355,27 @@ class Application:
         """Plain result of a field as a DataArray with canonical dimensions."""
         grid = ("level", "time", "latitude", "longitude")
         dims = (*self.view.extra_dims, *output.lead, *grid, *output.trail)
+        given = self.view.fields[name].isel(time=frames_given(self.ahead))
         labelled = xr.DataArray(
             array.reshape(*self.sample_shape, *array.shape[1:]),
             dims=dims,
             coords={
                 name: coord
-                for name, coord in self.view.fields[name].coords.items()
+                for name, coord in given.coords.items()
                 if output.grid == "points" or set(coord.dims) <= set(self.view.extra_dims)
             },
         )
         order = (*self.view.extra_dims, *output.lead, "time", "level", "latitude", "longitude")
         return labelled.transpose(*order, *output.trail)
+
+
+def _followed(field: xr.DataArray, times: np.ndarray) -> xr.DataArray:
+    """A field backed by dask with missing values after its last frame, up to the last time."""
+    axis = field.get_axis_num("time")
+    widths = [(0, len(times) - n if i == axis else 0) for i, n in enumerate(field.shape)]
+    coords = {name: coord for name, coord in field.coords.items() if name != "time"}
+    values = da.pad(field.data, widths, constant_values=np.nan)
+    return xr.DataArray(values, {**coords, "time": times}, field.dims, field.name)
 
 
 def _with_model(

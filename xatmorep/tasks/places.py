@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import cftime
@@ -12,7 +13,7 @@ import xarray as xr
 from xatmorep.data.conventions import CanonicalView
 from xatmorep.errors import ConfigError
 
-__all__ = ["nearest", "nearest_level"]
+__all__ = ["exact_times", "nearest", "nearest_level"]
 
 
 def nearest(view: CanonicalView, axis: str, value: Any) -> int:
@@ -54,17 +55,66 @@ def _comparable(index: pd.Index, axis: str, value: Any) -> tuple[np.ndarray, flo
     """Coordinates and the wanted one as numbers; times as hours since the first."""
     if axis != "time":
         return np.asarray(index, dtype="float64"), float(value)
+    wanted = _time(index, value)
     if isinstance(index, xr.CFTimeIndex):
-        if not isinstance(value, cftime.datetime):
-            # Not by way of pandas, which knows no 30th of February.
-            (value,) = xr.date_range(
-                str(value), periods=1, calendar=index.calendar, use_cftime=True
-            )
         hours = np.array([(time - index[0]).total_seconds() / 3600 for time in index])
-        return hours, (value - index[0]).total_seconds() / 3600
+        return hours, (wanted - index[0]).total_seconds() / 3600
     hour = np.timedelta64(1, "h")
     start = index.values[0]
-    return (index.values - start) / hour, float((np.datetime64(pd.Timestamp(value)) - start) / hour)
+    return (index.values - start) / hour, float((np.datetime64(wanted) - start) / hour)
+
+
+def _time(index: pd.Index, value: Any) -> Any:
+    """A time in the kind and calendar of an index."""
+    if not isinstance(index, xr.CFTimeIndex):
+        return pd.Timestamp(value)
+    if isinstance(value, cftime.datetime):
+        return value
+    # Not by way of pandas, which knows no 30th of February.
+    (time,) = xr.date_range(str(value), periods=1, calendar=index.calendar, use_cftime=True)
+    return time
+
+
+def exact_times(view: CanonicalView, values: Any) -> list[int]:
+    """Positions of one or several times, each of which must be one of the dataset's.
+
+    Parameters
+    ----------
+    view : CanonicalView
+        The dataset.
+    values : str, datetime64, cftime.datetime, DataArray, Index or iterable of them
+        Times as the dataset or its user would write them.
+
+    Raises
+    ------
+    ConfigError
+        If one isn't a time of the dataset, or stands there twice, or there is none.
+    """
+    index = view.grid["time"].index
+    positions: list[int] = []
+    for value in _several(values):
+        try:
+            position: Any = index.get_loc(_time(index, value))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{value} is no time of these data, which have {len(index)} from {index[0]} to "
+                f"{index[-1]}"
+            ) from error
+        if position in positions:
+            raise ConfigError(f"the time {value} is given twice")
+        positions.append(position)
+    if not positions:
+        raise ConfigError("no time is given")
+    return positions
+
+
+def _several(values: Any) -> list[Any]:
+    """One value or several as a list."""
+    if isinstance(values, xr.DataArray | np.ndarray):
+        return list(np.ravel(values))
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return [values]
+    return list(values)
 
 
 def nearest_level(view: CanonicalView, field: str, value: float) -> int:

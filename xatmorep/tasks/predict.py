@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xatmorep.model.inputs import NetworkInput
     from xatmorep.model.multiformer import Multiformer
 
-__all__ = ["predict"]
+__all__ = ["Predict", "as_given", "predict"]
 
 Where = Literal["hidden", "all"]
 
@@ -188,11 +188,7 @@ def predict(
     results = application.run(task, points)
     parts = []
     for name in task.predicted:
-        ensemble = results[name, "prediction"].assign_coords(member=np.arange(task.members))
-        values = application.view.restore_units(name, ensemble)
-        if not members:
-            values = values.mean("member")
-        values.attrs = application.view.attrs(name)
+        values = as_given(application, name, results[name, "prediction"], members=members)
         hidden = results[name, "hidden"].notnull()
         hidden.attrs = {"long_name": f"whether {name.replace('_', ' ')} was hidden from the model"}
         variable = application.view.variables[name]
@@ -201,6 +197,18 @@ def predict(
     return to_dataset(
         application, parts, task="predict", mask=described, members=members, where=where, seed=seed
     )
+
+
+def as_given(
+    application: Application, name: str, ensemble: xr.DataArray, *, members: bool
+) -> xr.DataArray:
+    """An ensemble (..., member, ...) of a field, or its mean, in the units of the dataset."""
+    ensemble = ensemble.assign_coords(member=np.arange(ensemble.sizes["member"]))
+    values = application.view.restore_units(name, ensemble)
+    if not members:
+        values = values.mean("member")
+    values.attrs = application.view.attrs(name)
+    return values
 
 
 def _masks(application: Application, mask: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:

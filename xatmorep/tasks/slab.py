@@ -33,6 +33,7 @@ __all__ = [
     "Slab",
     "Task",
     "cut",
+    "frames_given",
     "network_input",
     "normalize",
     "stack",
@@ -109,9 +110,35 @@ class Task(Protocol):
         ...
 
 
+def frames_given(ahead: int) -> slice:
+    """Frames of a time box for which results on points are given: those ahead, or else all.
+
+    Examples
+    --------
+    >>> list("abcd")[frames_given(1)], list("abcd")[frames_given(0)]
+    (['d'], ['a', 'b', 'c', 'd'])
+    """
+    return slice(-ahead or None, None)
+
+
 @dataclass(frozen=True)
 class Slab:
-    """One time box: the tiling, which box, and the coordinates of its points."""
+    """One time box: the tiling, which box, and the coordinates of its points.
+
+    Attributes
+    ----------
+    spec : InputSpec
+        What the model reads.
+    tiling : Tiling
+        Neighborhoods of the dataset.
+    index : int
+        Which time box of the tiling it is.
+    times, latitude, longitude : numpy.ndarray
+        Coordinates of its points.
+    ahead : int
+        Number of its last frames that the data don't have. Where there are any, results on points
+        are given for them alone.
+    """
 
     spec: InputSpec
     tiling: Tiling
@@ -119,12 +146,20 @@ class Slab:
     times: np.ndarray
     latitude: np.ndarray
     longitude: np.ndarray
+    ahead: int = 0
 
-    def labelled(self, name: str, array: np.ndarray, lead: Sequence[str]) -> xr.DataArray:
+    @property
+    def given(self) -> slice:
+        """Frames for which results on points are given."""
+        return frames_given(self.ahead)
+
+    def labelled(
+        self, name: str, array: np.ndarray, lead: Sequence[str], frames: slice = slice(None)
+    ) -> xr.DataArray:
         """Points of a field (*lead, level, time, latitude, longitude) with their coordinates."""
         coords = {
             "level": np.array(self.spec.field(name).levels or (0.0,)),
-            "time": self.times,
+            "time": self.times[frames],
             "latitude": self.latitude,
             "longitude": self.longitude,
         }

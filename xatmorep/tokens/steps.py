@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -12,7 +13,7 @@ import xarray as xr
 from xatmorep.errors import ConventionError
 from xatmorep.tokens.spec import InputSpec
 
-__all__ = ["AXES", "Labels", "check_grid"]
+__all__ = ["AXES", "Labels", "check_grid", "check_times", "times_after"]
 
 Labels: TypeAlias = "xr.DataArray | xr.Dataset | Mapping[Any, xr.DataArray]"
 """Whatever gives the coordinates ``time``, ``latitude`` and ``longitude`` by name, in canonical
@@ -26,7 +27,13 @@ MEAN_STEP_TOLERANCE = 0.02
 SINGLE_STEP_TOLERANCE = 0.1
 
 
-def check_grid(labels: Labels, spec: InputSpec, *, axes: Mapping[str, str] | None = None) -> None:
+def check_grid(
+    labels: Labels,
+    spec: InputSpec,
+    *,
+    axes: Mapping[str, str] | None = None,
+    in_time: bool = True,
+) -> None:
     """Refuse a grid that a model can't use, with the line of xarray that would help.
 
     Parameters
@@ -37,6 +44,8 @@ def check_grid(labels: Labels, spec: InputSpec, *, axes: Mapping[str, str] | Non
         What the model reads.
     axes : dict of str to str, optional
         Names of the three dimensions in the user's dataset, for the message.
+    in_time : bool
+        Whether the number and steps of frames are looked at, too.
 
     Raises
     ------
@@ -65,20 +74,100 @@ def check_grid(labels: Labels, spec: InputSpec, *, axes: Mapping[str, str] | Non
 model was trained on 1 and 1: regrid with ds.coarsen(lat=2, lon=2, boundary="trim").mean()
     """
     names = {axis: (axes or {}).get(axis, axis) for axis in AXES}
+    needs = dict(zip(AXES, spec.neighborhood.shape, strict=True))
+    if not in_time:
+        del needs["time"]
     problems = [
-        *_size_problems(labels, spec, names),
+        *_size_problems(labels, needs, names),
         *_grid_step_problems(labels, spec, names),
-        *_time_step_problems(labels, spec, names["time"]),
     ]
+    if in_time:
+        problems += _time_step_problems(labels["time"].values, spec, names["time"])
     if problems:
         raise ConventionError("; ".join(problems))
 
 
-def _size_problems(labels: Labels, spec: InputSpec, names: Mapping[str, str]) -> list[str]:
+def check_times(
+    times: npt.NDArray[Any], spec: InputSpec, *, first: int = 0, name: str = "time"
+) -> None:
+    """Refuse frames that aren't the model's time step apart, as `check_grid` does.
+
+    Parameters
+    ----------
+    times : (time,) array of datetime64 or cftime
+        Times of the frames, up to the last that is needed.
+    spec : InputSpec
+        What the model reads.
+    first : int
+        Number of the first frame that is needed; what lies before may be as it likes.
+    name : str
+        Name of the dimension in the user's dataset, for the message.
+
+    Raises
+    ------
+    ConventionError
+        If a step is another one, with the line of xarray that would help.
+
+    Examples
+    --------
+    >>> from xatmorep.tokens.spec import FieldSpec, InputSpec, NeighborhoodSpec
+    >>> spec = InputSpec(
+    ...     neighborhood=NeighborhoodSpec(shape=(2, 4, 6), time_step=6, grid_step=(1, 1)),
+    ...     fields=(FieldSpec(name="2m_temperature", units="K", token_shape=(1, 2, 3)),),
+    ... )
+    >>> hours = np.array([0, 3, 9, 15], "timedelta64[h]")
+    >>> check_times(np.datetime64("2021-01-01", "s") + hours, spec, first=1)
+    """
+    problems = _time_step_problems(times, spec, name, first)
+    if problems:
+        raise ConventionError("; ".join(problems))
+
+
+def times_after(time: Any, spec: InputSpec, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Times of the frames that would follow one, in the model's time step.
+
+    Parameters
+    ----------
+    time : datetime64 or cftime.datetime
+        Time of the frame.
+    spec : InputSpec
+        What the model reads.
+    n : int
+        Number of frames.
+
+    Returns
+    -------
+    times : (n,) array
+        In the dtype or calendar of `time`, exact to the second.
+    leads : (n,) timedelta64 array
+        Distance from `time`, in the unit of `time`, or in seconds if it is none of datetime64.
+
+    Examples
+    --------
+    >>> from xatmorep.tokens.spec import FieldSpec, InputSpec, NeighborhoodSpec
+    >>> spec = InputSpec(
+    ...     neighborhood=NeighborhoodSpec(shape=(2, 4, 6), time_step=6, grid_step=(1, 1)),
+    ...     fields=(FieldSpec(name="2m_temperature", units="K", token_shape=(1, 2, 3)),),
+    ... )
+    >>> times, leads = times_after(np.datetime64("2020-12-31T18", "s"), spec, 2)
+    >>> times
+    array(['2021-01-01T00:00:00', '2021-01-01T06:00:00'], dtype='datetime64[s]')
+    >>> leads / np.timedelta64(1, "h")
+    array([ 6., 12.])
+    """
+    seconds = [round(k * spec.neighborhood.time_step * 3600) for k in range(1, n + 1)]
+    leads = np.array(seconds, dtype="timedelta64[s]")
+    if isinstance(time, np.datetime64):
+        leads = leads.astype(f"timedelta64[{np.datetime_data(time.dtype)[0]}]")
+        return time + leads, leads
+    return np.array([time + datetime.timedelta(seconds=s) for s in seconds]), leads
+
+
+def _size_problems(labels: Labels, needs: Mapping[str, int], names: Mapping[str, str]) -> list[str]:
     return [
         f"dimension {names[axis]!r} has {labels[axis].size} points, fewer than the {need} of one "
         f"neighborhood of the model: take a larger part of the data"
-        for axis, need in zip(AXES, spec.neighborhood.shape, strict=True)
+        for axis, need in needs.items()
         if labels[axis].size < need
     ]
 
@@ -139,14 +228,16 @@ def _regrid(
     return f"ds.interp({', '.join(targets)})"
 
 
-def _time_step_problems(labels: Labels, spec: InputSpec, name: str) -> list[str]:
-    times = labels["time"].values
+def _time_step_problems(
+    times: npt.NDArray[Any], spec: InputSpec, name: str, first: int = 0
+) -> list[str]:
+    wanted = _accepted(_hours(times[first:]), spec)
+    if wanted.all():
+        return []
     hours = _hours(times)
     step, tolerance = spec.neighborhood.time_step, spec.neighborhood.time_tolerance
     good = _accepted(hours, spec)
-    if good.all():
-        return []
-    i = int(good.argmin())
+    i = first + int(wanted.argmin())
     allowed = f" (within {tolerance:.1%})" if tolerance else ""
     return [
         f"the step of {name!r} from {_text(times[i])} to {_text(times[i + 1])} is {hours[i]:g} "

@@ -221,7 +221,13 @@ class Tiling:
         )
 
 
-def tiling_for(labels: Labels, spec: InputSpec, *, axes: Mapping[str, str] | None = None) -> Tiling:
+def tiling_for(
+    labels: Labels,
+    spec: InputSpec,
+    *,
+    axes: Mapping[str, str] | None = None,
+    in_time: bool = True,
+) -> Tiling:
     """Regular tiling of a dataset by the model's neighborhoods.
 
     Parameters
@@ -233,6 +239,9 @@ def tiling_for(labels: Labels, spec: InputSpec, *, axes: Mapping[str, str] | Non
         What the model reads.
     axes : dict of str to str, optional
         Names of the three dimensions in the user's dataset, for error messages.
+    in_time : bool
+        Whether times are tiled and checked, too; if not there is one neighborhood in time, which
+        the caller places.
 
     Returns
     -------
@@ -265,12 +274,12 @@ def tiling_for(labels: Labels, spec: InputSpec, *, axes: Mapping[str, str] | Non
     >>> tiling.latitude.starts, tiling.longitude.starts
     ((0, 4, 5), (0, 6))
     """
-    check_grid(labels, spec, axes=axes)
-    time, latitude, longitude = (
-        AxisTiling.cut(labels[axis].size, box)
-        for axis, box in zip(AXES, spec.neighborhood.shape, strict=True)
-    )
-    return Tiling(time, latitude, longitude)
+    check_grid(labels, spec, axes=axes, in_time=in_time)
+    boxes = dict(zip(AXES, spec.neighborhood.shape, strict=True))
+    sizes = {axis: labels[axis].size for axis in AXES}
+    if not in_time:
+        sizes["time"] = boxes["time"]
+    return Tiling(**{axis: AxisTiling.cut(sizes[axis], boxes[axis]) for axis in AXES})
 
 
 def token_coordinates(
