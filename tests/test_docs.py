@@ -27,6 +27,7 @@ from xatmorep import cli
 from xatmorep.data.names import FIELDS
 from xatmorep.model.card import ModelCard
 from xatmorep.objectives.losses import LOSSES
+from xatmorep.testing import write_atmorep
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -111,6 +112,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     root = tmp_path_factory.mktemp("buckets")
     arco = root / "gcp-public-data-arco-era5/ar"
     replicas.arco_pressure(arco / "full_37-1h-0p25deg-chunk-1.zarr-v3")
+    replicas.arco_model_piece(arco / "model-level-1h-0p25deg.zarr-v1")
     replicas.weatherbench_coarse(
         root / "weatherbench2/datasets/era5/1959-2023_01_10-6h-64x32_equiangular_conservative.zarr",
         latitude=np.linspace(-87.1875, 87.1875, 32),
@@ -138,9 +140,12 @@ def no_figures() -> Iterator[None]:
 def test_code_runs_and_prints_what_the_page_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    if page.name == "open-datasets.md":
+    if page.name in ("open-datasets.md", "published-atmorep.md"):
         request.getfixturevalue("cloud")
     monkeypatch.chdir(tmp_path)
+    if page.name == "published-atmorep.md":
+        # Random weights in the place of those that a user fetches.
+        write_atmorep("id4nvwbetz", model_id="4nvwbetz", per_head=True)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     printed = None
     for block in blocks_of(page):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         XatmorepError,
     )
     from xatmorep.evaluation.scores import evaluate
+    from xatmorep.model.atmorep.loading import load_atmorep
     from xatmorep.model.checkpoint import Model, load
     from xatmorep.model.registry import models
     from xatmorep.tasks.attention import attention
@@ -51,6 +52,7 @@ __all__ = [
     "evaluate",
     "forecast",
     "load",
+    "load_atmorep",
     "models",
     "open_catalog",
     "open_dataset",
@@ -67,6 +69,7 @@ _PLACES = {
     "evaluate": "xatmorep.evaluation.scores",
     "forecast": "xatmorep.tasks.forecast",
     "load": "xatmorep.model.checkpoint",
+    "load_atmorep": "xatmorep.model.atmorep.loading",
     "Model": "xatmorep.model.checkpoint",
     "models": "xatmorep.model.registry",
     "open_catalog": "xatmorep.data.catalog",

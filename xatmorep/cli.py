@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", required=True, help="new folder for the results")
 
     command("models", _models, "list the models that come with the package")
-    info = command("info", _info, "show a model and its card")
-    info.add_argument("model", help="name, folder or URL of a model")
+    info = command("info", _info, "show a model and its card, or the published AtmoRep models")
+    info.add_argument("model", help="name, folder or URL of a model; or atmorep")
     command("catalog", _catalog, "list the datasets of the catalog")
     command("show-versions", _show_versions, "list versions, for bug reports")
 
@@ -245,6 +245,11 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.model == "atmorep":
+        from xatmorep.model.atmorep.published import how_to_fetch
+
+        print(how_to_fetch())
+        return
     model = xatmorep.load(options.model)
     print(model)
     print(f"digest: {model.digest}")

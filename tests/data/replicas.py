@@ -186,6 +186,22 @@ def arco_model(path: Path) -> None:
     store.close()
 
 
+def arco_model_piece(path: Path) -> None:
+    """36 hours of a small area on the levels that AtmoRep reads, laid out as model levels are."""
+    store = Group(path, ARCO_ATTRIBUTES)
+    dims = ("time", "hybrid", "latitude", "longitude")
+    times = hour("2021-01-01T00") + np.arange(36)
+    units = {"units": "hours since 1900-01-01", "calendar": "proleptic_gregorian"}
+    store.coordinate("time", times, **units)
+    store.coordinate("hybrid", np.arange(1, 138, dtype="f4"))
+    store.coordinate("latitude", 61 - np.arange(60, dtype="f4") / 4, units="degrees_north")
+    store.coordinate("longitude", np.arange(112, dtype="f4") / 4, units="degrees_east")
+    store.array("vorticity", dims, (36, 137, 60, 112), (1, 18, 60, 112), units="s-1")
+    values = np.random.default_rng(0).standard_normal((36, 137, 60, 112), "f4") * 1e-5
+    store.arrays["vorticity"][:, 90:] = values[:, 90:]  # five of its eight chunks stay empty
+    store.close()
+
+
 def _arco_axes(store: Group) -> None:
     units = {"units": "hours since 1900-01-01", "calendar": "proleptic_gregorian"}
     store.coordinate("time", np.arange(HOURS), **units)

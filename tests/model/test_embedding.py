@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from xatmorep.model.inputs import NetworkInput
 from xatmorep.tokens.spec import FieldSpec, InputSpec, NeighborhoodSpec
 
 NAME = networks.TEMPERATURE.name
-REFERENCE = Path(__file__).parent / "reference"
 
 CONFIGS = [
     networks.config(networks.spec(statics=True)),
@@ -260,16 +258,6 @@ def test_atmorep_positions_equal_loops() -> None:
                 0.5 * math.cos(8 * x * w) + math.cos(v * w),
             )
             assert encoding[n, 2 * k : 2 * k + 2].tolist() == pytest.approx(expected, abs=2e-6)
-
-
-def test_atmorep_positions_are_those_of_the_original_to_the_last_bit() -> None:
-    reference = np.load(REFERENCE / "positional_encoding.npz")
-    encoding = atmorep_positions(2, (4, 5, 2), 64).numpy()
-    rows, columns = reference["rows"], reference["columns"]
-    assert np.array_equal(encoding[rows][:, columns], reference["values"])
-    large = atmorep_positions(5, (12, 3, 6), 1024).numpy()
-    rows, columns = reference["large_rows"], reference["large_columns"]
-    assert np.array_equal(large[rows][:, columns], reference["large_values"])
 
 
 def test_widths_may_differ_between_fields() -> None:

@@ -49,7 +49,8 @@ class Model:
     network : Multiformer
         The network.
     normalizer : Normalizer
-        Statistics of all fields and static fields.
+        Statistics of all fields and static fields; an empty one if the model has none yet, and
+        then it can't be applied to data.
     card : ModelCard
         Provenance and scores.
 
@@ -75,7 +76,7 @@ class Model:
             )
         needed = [*fields, *(static.name for static in self.config.inputs.statics)]
         missing = [name for name in needed if name not in self.normalizer.mean]
-        if missing:
+        if missing and self.normalizer.mean:
             raise ConfigError(f"the normalization has no statistics of {', '.join(missing)}")
 
     @property
@@ -161,6 +162,7 @@ class Model:
                 f"every {box.time_step:g} h, {steps} degrees",
                 f"members: {self.config.tail.members}",
                 f"parameters: {self.parameters:,}",
+                *([] if self.normalizer.mean else ["normalization: none yet"]),
             ]
         )
 
@@ -207,13 +209,12 @@ def _build_network(config: ModelConfig, weights: bytes, where: str) -> Multiform
     what = f"{where}/{WEIGHTS}"
     _check_size(config, read_shapes(weights, what), what)
     try:
-        # Initial weights are drawn and thrown away; the caller's random state doesn't notice.
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # no initial weights, which would be thrown away
             network = Multiformer(config)
     except (RuntimeError, MemoryError, ArithmeticError, TypeError, ValueError) as error:
         raise CheckpointError(f"the network of {where}/{CONFIG} can't be built: {error}") from error
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    network.load_state_dict(unpack(weights, expected, what))
+    network.load_state_dict(unpack(weights, expected, what), assign=True)
     return network.eval()
 
 

@@ -138,6 +138,11 @@ class Application:
         if isinstance(ds, xr.DataArray):
             ds = ds.to_dataset(name=ds.name or "field")
         model = model if isinstance(model, Model) else load(str(model))
+        if not model.normalizer.mean:
+            raise ConventionError(
+                f"the model {model.name!r} has no normalization: load it with the published "
+                "coefficients or your own data, xatmorep.load_atmorep(folder, normalization=...)"
+            )
         spec = model.config.inputs
         view = canonical_view(ds, spec.fields, spec.statics, fields=variables, deferred=True)
         coords = next(iter(view.fields.values())).coords

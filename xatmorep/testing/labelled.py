@@ -1,4 +1,4 @@
-"""For tests, ours and other people's: comparing labelled data."""
+"""Comparing labelled data."""
 
 from __future__ import annotations
 
