@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -162,11 +163,44 @@ def test_pretrain(run, tmp_path):
     words = "--validation 2021-01-01/2021-01-02 --device cpu --out run"
     text = run(f"pretrain @data.zarr --config run.yaml {words}")
     assert "<xatmorep.Model 'tiny'>" in text
-    assert sorted(os.listdir("run")) == ["best", "config.yaml", "last", "log.csv"]
+    assert {"best", "last", "checkpoints", "config.yaml", "log.csv"} <= set(os.listdir("run"))
     assert xatmorep.load("run/best").card.training.validation[0] == "2021-01-01T00:00"
     # The model that a command has made is one that a command can use.
     run("embed @data.zarr --model run/best --fields 2m_temperature --out e.zarr")
-    assert "exists: name a new folder" in run("pretrain @data.zarr --config run.yaml --out run", 1)
+    # The same command once more finds the run finished; another one is refused.
+    assert run(f"pretrain @data.zarr --config run.yaml {words}") == text
+    error = run("pretrain @data.zarr --config run.yaml --out run", 1)
+    assert "run holds a run with other data: training is" in error
+    os.mkdir("mine")
+    Path("mine/notes.txt").write_text("keep")
+    error = run("pretrain @data.zarr --config run.yaml --out mine", 1)
+    assert "mine exists: name a new folder" in error
+
+
+def test_an_interrupted_pretraining_says_how_to_go_on(run, folder, monkeypatch, capsys):
+    from xatmorep.training.learner import Learner
+
+    learn_of = Learner.learn
+
+    def learn(self, batch):
+        if self.state.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return learn_of(self, batch)
+
+    content = {
+        "model": small.CONFIG.model_dump(mode="json"),
+        "steps": 4,
+        "batch_size": 2,
+        "crops_per_slab": 2,
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(content))
+    command = "--config run.yaml --device cpu --out run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", learn)
+        assert main(["pretrain", f"{folder}/data.zarr", *command.split()]) == 1
+    message = "stopped by SIGTERM after step 3 of 4: the same command goes on from there"
+    assert capsys.readouterr().err.splitlines()[-1] == f"xatmorep: {message}"
+    assert "<xatmorep.Model 'model'>" in run(f"pretrain @data.zarr {command}")
 
 
 def test_evaluate(run, folder):

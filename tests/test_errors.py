@@ -17,7 +17,7 @@ NAMES = [name for name in errors.__all__ if name != "XatmorepError"]
 def test_each_error_is_ours_and_one_that_python_knows(name):
     error = getattr(errors, name)
     assert issubclass(error, XatmorepError)
-    assert issubclass(error, (ValueError, ImportError, ArithmeticError))
+    assert issubclass(error, (ValueError, ImportError, ArithmeticError, KeyboardInterrupt))
 
 
 @pytest.mark.parametrize("name", errors.__all__)

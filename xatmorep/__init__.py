@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ConventionError,
         MissingExtraError,
         TrainingError,
+        TrainingInterruptedError,
         XatmorepError,
     )
     from xatmorep.evaluation.scores import evaluate
@@ -45,6 +46,7 @@ __all__ = [
     "Model",
     "PretrainConfig",
     "TrainingError",
+    "TrainingInterruptedError",
     "XatmorepError",
     "__version__",
     "attention",

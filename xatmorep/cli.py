@@ -122,12 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     attention.add_argument("--level", type=float, help="level, as in the data")
     attention.add_argument("--out", required=True, help="new .zarr or .nc")
 
-    pretrain = command("pretrain", _pretrain, "pre-train a model")
+    pretrain = command("pretrain", _pretrain, "pre-train a model, or go on with it")
     _add_data(pretrain)
     pretrain.add_argument("--config", required=True, help="YAML file")
     pretrain.add_argument("--validation", metavar="START/STOP", help="times to hold out")
     pretrain.add_argument("--device", help="torch device")
-    pretrain.add_argument("--out", required=True, help="new folder for the run")
+    pretrain.add_argument("--out", required=True, help="folder of the run, new or begun")
 
     evaluate = command("evaluate", _evaluate, "score a model against baselines")
     _add_data(evaluate)

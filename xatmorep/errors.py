@@ -16,6 +16,7 @@ __all__ = [
     "ConventionError",
     "MissingExtraError",
     "TrainingError",
+    "TrainingInterruptedError",
     "XatmorepError",
 ]
 
@@ -46,6 +47,10 @@ class MissingExtraError(XatmorepError, ImportError):
 
 class TrainingError(XatmorepError, ArithmeticError):
     """Training can't go on, because the loss is no longer a number."""
+
+
+class TrainingInterruptedError(XatmorepError, KeyboardInterrupt):
+    """Training was stopped by a signal, and goes on from a checkpoint when it is started again."""
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -37,6 +37,9 @@ COUPLED = {
 }
 """Three fields that differ in width, tokens and levels; the third is read but not predicted."""
 
+PARTS: dict[str, Any] = {"kind": "transformer", "sub_token": (1, 2, 1), "width": 8, "heads": 2}
+"""A transformer for embedding, with sub-tokens that divide the tokens of these fields."""
+
 
 def spec(
     fields: Sequence[FieldSpec] = (WIND, TEMPERATURE, VORTICITY), *, statics: bool = False

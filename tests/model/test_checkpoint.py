@@ -21,6 +21,7 @@ from tests.model.test_folder import reseal
 from xatmorep.data.normalization import Normalizer
 from xatmorep.errors import CheckpointError, ConfigError
 from xatmorep.model.checkpoint import Model, load
+from xatmorep.model.config import ModelConfig
 from xatmorep.model.folder import FILES, MANIFEST, WEIGHTS
 from xatmorep.model.multiformer import Multiformer
 
@@ -61,6 +62,40 @@ def test_round_trip(original: Model, scheme: str, tmp_path: Path) -> None:
     assert (
         found.source == original.source == (None if scheme == "memory://" else f"{tmp_path}/model")
     )
+
+
+PARTS = {"kind": "transformer", "sub_token": (1, 2, 2), "width": 8, "heads": 2}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_round_trip_with_parts_of_tokens(shared: bool, tmp_path: Path) -> None:
+    content = small_config().model_dump() | {"embedding": {**PARTS, "shared": shared}}
+    config = ModelConfig.model_validate(content)
+    network = Multiformer(config, torch.Generator().manual_seed(0)).eval()
+    model = Model(config, network, small_normalizer(), small_card())
+    model.save(tmp_path / "model")
+    found = load(tmp_path / "model")
+    assert_same(found, model)
+    assert model.digest != small_model().digest
+    values = torch.randn(3, 2, 4, 4)
+    for copied in (found, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        for size in (slice(None), slice(1, 3)):
+            features = [
+                one.network.embeddings["temperature"].embed_values(values[..., size, size])
+                for one in (model, copied)
+            ]
+            assert torch.equal(*features)
+
+
+def test_layers_for_parts_of_tokens_that_the_weights_can_not_fill_are_refused(
+    saved: Path,
+) -> None:
+    parts = {**PARTS, "sub_token": [1, 2, 2]}
+    for more, words in (({"layers": 10**9}, "too few for"), ({"width": 10**6}, "numbers, the")):
+        edit(saved / "config.json", lambda c, more=more: c.update(embedding={**parts, **more}))
+        reseal(saved)
+        with pytest.raises(CheckpointError, match=words):
+            load(saved)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -13,9 +13,21 @@ from xatmorep.model.config import FieldNetwork, ModelConfig
 
 
 def test_json_round_trip() -> None:
-    for config in (networks.config(networks.spec(statics=True)), networks.atmorep()):
+    for config in (
+        networks.config(networks.spec(statics=True)),
+        networks.atmorep(),
+        networks.config(embedding=networks.PARTS),
+    ):
         assert ModelConfig.model_validate_json(config.model_dump_json()) == config
         assert ModelConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_configurations_from_before_there_was_a_choice_of_embeddings() -> None:
+    config = networks.config()
+    assert "embedding" not in config.model_dump(exclude_defaults=True)
+    older = config.model_dump(mode="json")
+    assert older.pop("embedding")["kind"] == "linear"
+    assert ModelConfig.model_validate(older) == config
 
 
 def test_predicted_fields_are_in_the_order_of_the_inputs() -> None:
@@ -55,6 +67,19 @@ def alone(**network: Any) -> dict[str, Any]:
         ({"encoder": {"mlp_layers": 1}}, "greater than or equal to 2"),
         ({"encoder": {"head": 2}}, "Extra inputs are not permitted"),
         ({"tail": {"members": 0}}, "greater than 0"),
+        ({"embedding": {"kind": "convolution"}}, "'linear' or 'transformer'"),
+        ({"embedding": {"sub_token": (1, 2, 1)}}, "a linear embedding has no sub_token: leave it"),
+        ({"embedding": {"shared": True, "crops": 0.5}}, "has no crops, shared"),
+        ({"embedding": {"kind": "transformer"}}, "needs a sub_token of positive sizes, found None"),
+        ({"embedding": {**networks.PARTS, "sub_token": (1, 0, 1)}}, r"found \(1, 0, 1\)"),
+        ({"embedding": {**networks.PARTS, "heads": 3}}, "width 8 is not divisible by 3 heads"),
+        ({"embedding": {**networks.PARTS, "crops": 1.5}}, "less than or equal to 1"),
+        ({"embedding": {**networks.PARTS, "size": 1}}, "Extra inputs are not permitted"),
+        (
+            {"embedding": {**networks.PARTS, "sub_token": (1, 4, 1)}},
+            r"sub_token \(1, 4, 1\) does not divide the tokens of '10m_u_component_of_wind', "
+            r"\(1, 2, 3\)",
+        ),
         ({"dropout": 1.0}, "less than 1"),
         ({"positional_encoding": "sine"}, "'harmonic' or 'atmorep'"),
         ({"token_info": "none"}, "'scaled', 'raw' or 'raw-2023'"),

@@ -34,6 +34,11 @@ CONFIGS = [
     networks.config(token_info="raw"),
     networks.config(token_info="raw-2023", token_info_width=6),
 ]
+PARTS = [
+    networks.config(networks.spec(statics=True), embedding=networks.PARTS),
+    networks.config(embedding=networks.PARTS, token_info_width=3),
+    networks.config(embedding=networks.PARTS, mask_embedding=False),
+]
 
 
 def make(config: ModelConfig) -> tuple[Embedding, NetworkInput]:
@@ -83,9 +88,54 @@ def test_equals_loops(config: ModelConfig) -> None:
                 torch.testing.assert_close(x[b, n], expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", PARTS)
+def test_parts_take_the_place_of_the_linear_map(config: ModelConfig) -> None:
+    embedding, inputs = make(config)
+    embedding.eval()
+    tokens, blank = inputs.tokens[NAME], inputs.blank[NAME].clone()
+    with torch.no_grad():
+        x = embed(embedding, inputs)
+        inputs.blank[NAME][:] = True
+        rest = embed(embedding, inputs) - x
+    assert embedding.sub_tokens is not None
+    with torch.no_grad():
+        inside = embedding.sub_tokens(tokens.unflatten(-1, (2, 4, 2)), (6.0, 1.0, 1.0))
+        values = embedding.values(inside)
+    marker = 0 if embedding.blank is None else embedding.blank
+    expected = torch.where(blank[..., None], 0.0, marker - values).flatten(1, 4)
+    width = values.shape[-1]
+    torch.testing.assert_close(rest[..., :width], expected, rtol=1e-10, atol=1e-10)
+    assert (rest[..., width:] == 0).all()
+
+
+def test_tokens_of_other_sizes() -> None:
+    embedding, inputs = make(PARTS[0])
+    embedding.eval()
+    large = inputs.tokens[NAME].unflatten(-1, (2, 4, 2))
+    for values in (large, large[..., 1:3, :], large[..., :1, :2, :1], large[0, 0, 0, 0, 0]):
+        assert embedding.embed_values(values).shape == (*values.shape[:-3], 12)
+    with pytest.raises(ConfigError, match=r"tokens of \(2, 3, 2\) points can't be cut"):
+        embedding.embed_values(large[..., 1:, :])
+    linear, _ = make(CONFIGS[0])
+    features = linear.values(inputs.tokens[NAME])
+    assert torch.equal(linear.embed_values(large), features)
+    with pytest.raises(ConfigError, match=r"'temperature' takes tokens of \(2, 4, 2\) points only"):
+        linear.embed_values(large[..., 1:3, :])
+
+
+def test_random_parts_leave_withheld_tokens_alone() -> None:
+    embedding, inputs = make(networks.config(embedding={**networks.PARTS, "crops": 1.0}))
+    embedding.train()
+    changed = (embed(embedding, inputs) != embed(embedding, inputs)).any(-1)
+    blank = inputs.blank[NAME].flatten(1)
+    assert not changed[blank].any()
+    assert changed[~blank].any()
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, *PARTS])
 def test_withheld_values_have_no_influence(config: ModelConfig) -> None:
     embedding, inputs = make(config)
+    embedding.eval()
     before = embed(embedding, inputs)
     inputs.tokens[NAME][inputs.blank[NAME]] = math.nan
     tokens = inputs.tokens[NAME].requires_grad_()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.model import networks
+from xatmorep.errors import ConfigError
 from xatmorep.model.config import FieldNetwork, ModelConfig
 from xatmorep.model.inputs import NetworkInput
 from xatmorep.model.multiformer import Multiformer
@@ -25,6 +28,8 @@ CONFIGS = [
     networks.config(encoder={"qk_norm": "affine"}, decoder={"qk_norm": "plain"}),
     networks.config(networks.spec(statics=True), token_info_width=3, layer_norm=False),
     networks.atmorep(),
+    networks.config(embedding=networks.PARTS),
+    networks.config(networks.spec(statics=True), embedding={**networks.PARTS, "shared": True}),
 ]
 
 
@@ -199,8 +204,9 @@ def test_built_without_memory_and_filled_by_assignment() -> None:
     assert_close(empty(inputs), network(inputs), atol=0)
 
 
-def test_checkpointing_gives_equal_gradients_with_dropout() -> None:
-    network, inputs = make(networks.config(dropout=0.3))
+@pytest.mark.parametrize("embedding", [{}, networks.PARTS])
+def test_checkpointing_gives_equal_gradients_with_dropout(embedding: dict[str, Any]) -> None:
+    network, inputs = make(networks.config(dropout=0.3, embedding=embedding))
     network.train()
     gradients = []
     for checkpointing in (False, True):
@@ -260,6 +266,47 @@ def test_dropout_acts_in_training_only() -> None:
     assert_close(network(inputs), network(inputs), atol=0)
     network.train()
     assert not torch.equal(network(inputs)[WIND], network(inputs)[WIND])
+
+
+def test_fields_share_the_network_for_parts_of_tokens_or_have_their_own() -> None:
+    own, shared = Multiformer(CONFIGS[3]), Multiformer(CONFIGS[4])
+    assert own.sub_tokens is None
+    assert len({embedding.sub_tokens for embedding in own.embeddings.values()}) == 3
+    assert {embedding.sub_tokens for embedding in shared.embeddings.values()} == {shared.sub_tokens}
+    assert not [key for key in shared.state_dict() if key.startswith("embeddings") and "sub" in key]
+    twice = copy.deepcopy(shared)
+    assert twice.embeddings[WIND].sub_tokens is twice.sub_tokens is not shared.sub_tokens
+    twice.double()
+    assert twice.embeddings[WIND].embed_values(torch.ones(1, 1, 2, 3).double()).shape == (1, 8)
+
+
+def test_tokens_whole_and_in_part() -> None:
+    network, inputs = make(networks.config(embedding={**networks.PARTS, "crops": 0.0}))
+    inputs.blank[WIND][:] = True
+    network.train()
+    torch.manual_seed(0)
+    pairs = network.whole_and_part(inputs, most=7)
+    torch.manual_seed(0)
+    again = network.whole_and_part(inputs, most=7)
+    rows = {name: (tuple(a.shape), tuple(b.shape)) for name, (a, b) in pairs.items()}
+    assert rows == {
+        WIND: ((0, 8), (0, 8)),
+        TEMPERATURE: ((7, 12), (7, 12)),
+        VORTICITY: ((int((~inputs.blank[VORTICITY]).sum()), 8),) * 2,
+    }
+    for name, (whole, part) in pairs.items():
+        assert torch.equal(whole, again[name][0])
+        assert torch.equal(part, again[name][1])
+    # Whole tokens are those of the input that aren't blank, each at most once; parts differ.
+    values = inputs.tokens[TEMPERATURE][~inputs.blank[TEMPERATURE]].reshape(-1, 2, 4, 2)
+    every = network.embeddings[TEMPERATURE].embed_values(values)
+    whole, part = pairs[TEMPERATURE]
+    nearest = torch.cdist(whole, every)
+    assert (nearest.min(1).values < 1e-5).all()
+    assert len(nearest.argmin(1).unique()) == 7
+    assert ((whole - part).abs().max(1).values > 1e-3).sum() >= 4
+    with pytest.raises(ConfigError, match="a linear embedding can't see parts"):
+        make(CONFIGS[0])[0].whole_and_part(inputs)
 
 
 def test_one_token() -> None:

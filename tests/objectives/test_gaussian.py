@@ -20,7 +20,17 @@ def statistical_of_std(target: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return gaussian.statistical(target, mean, std.square())
 
 
-each_cost = pytest.mark.parametrize("cost", [gaussian.crps, statistical_of_std])
+def nll_of_std(target: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return gaussian.negative_log_likelihood(target, mean, std.square(), floor=0.01)
+
+
+def divergence_of_std(target: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return gaussian.divergence(target, target.square(), mean, std.square(), floor=0.1)
+
+
+each_cost = pytest.mark.parametrize(
+    "cost", [gaussian.crps, statistical_of_std, nll_of_std, divergence_of_std]
+)
 
 
 def case(size: int = 20) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,6 +85,39 @@ def test_statistical_is_its_formula(floor: float) -> None:
     assert gaussian.statistical(target, mean, std**2, floor).numpy() == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("floor", [0.01, 0.5])
+def test_negative_log_likelihood_is_that_of_torch(floor: float) -> None:
+    target, mean, std = case()
+    wide = (std.square() + floor**2).sqrt()
+    density = torch.distributions.Normal(mean, wide).log_prob(target)
+    constant = math.log(floor * math.sqrt(2 * math.pi))
+    found = gaussian.negative_log_likelihood(target, mean, std.square(), floor)
+    assert torch.allclose(found, -density - constant)
+
+
+@pytest.mark.parametrize("floor", [0.01, 0.5])
+def test_divergence_is_that_of_torch(floor: float) -> None:
+    wanted_mean, mean, std = case()
+    wanted_std = std.flip(0)
+    one, two = (
+        torch.distributions.Normal(m, (s.square() + floor**2).sqrt())
+        for m, s in ((wanted_mean, wanted_std), (mean, std))
+    )
+    found = gaussian.divergence(wanted_mean, wanted_std.square(), mean, std.square(), floor)
+    assert torch.allclose(found, torch.distributions.kl_divergence(one, two))
+
+
+@pytest.mark.parametrize("floor", [0.01, 0.5])
+def test_floor_of_the_divergence_leaves_the_best_prediction_where_it_is(floor: float) -> None:
+    wanted_mean, _, wanted_std = case()
+    mean = wanted_mean.mean().requires_grad_()
+    variance = (wanted_std.square() + (wanted_mean - mean).square()).mean().detach()
+    variance.requires_grad_()
+    gaussian.divergence(wanted_mean, wanted_std.square(), mean, variance, floor).mean().backward()
+    assert mean.grad == pytest.approx(0, abs=1e-12)
+    assert variance.grad == pytest.approx(0, abs=1e-12)
+
+
 @each_cost
 def test_gradient_equals_finite_differences(cost: Callable) -> None:
     target, mean, std = case()
@@ -89,6 +132,9 @@ def test_without_spread(error: float, zero: float) -> None:
     target, mean, std = torch.tensor([error]), torch.zeros(1), torch.tensor([zero])
     assert gaussian.crps(target, mean, std).item() == abs(error)
     assert gaussian.statistical(target, mean, std.square()).item() == (error != 0)
+    assert nll_of_std(target, mean, std).item() == pytest.approx(error**2 / (2 * 0.01**2))
+    none = gaussian.divergence(target, std.square(), mean, std.square(), floor=0.1)
+    assert none.item() == pytest.approx(error**2 / (2 * 0.1**2))
 
 
 def test_moments_of_members() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from statistics import NormalDist
@@ -17,16 +18,22 @@ from torch import Tensor
 from xatmorep.errors import ConfigError
 from xatmorep.objectives.losses import (
     LOSSES,
+    SHAPED,
     crps,
     gaussian_crps,
-    latitude_weights,
     mse_ensemble,
     mse_mean,
     statistical,
     total_loss,
 )
 
-each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+# Those that need the shape of a token have it: three points in longitude, as below.
+READY: dict[str, Callable] = {
+    name: functools.partial(loss, token_shape=(1, 1, 3)) if name in SHAPED else loss
+    for name, loss in LOSSES.items()
+}
+
+each_loss = pytest.mark.parametrize("loss", READY.values(), ids=READY)
 
 
 def case(rows: int = 5, members: int = 4, points: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -59,6 +66,12 @@ def slow_gaussian_crps(members: np.ndarray, y: float) -> float:
     return normal.stdev * standard
 
 
+def slow_gaussian_nll(members: np.ndarray, y: float, floor: float = 0.01) -> float:
+    spread = math.sqrt(np.var(members, ddof=1) + floor**2)
+    density = NormalDist(float(np.mean(members)), spread).pdf(y)
+    return -math.log(density * floor * math.sqrt(2 * math.pi))
+
+
 SLOW: dict[str, Callable[[np.ndarray, float], float]] = {
     "mse_ensemble": slow_mse,
     "mse_mean": lambda members, y: float((np.mean(members) - y) ** 2),
@@ -66,10 +79,18 @@ SLOW: dict[str, Callable[[np.ndarray, float], float]] = {
     "crps": slow_crps,
     "crps_fair": lambda members, y: slow_crps(members, y, fair=True),
     "gaussian_crps": slow_gaussian_crps,
+    "gaussian_nll": slow_gaussian_nll,
 }
 
+# Not sums over points: written out in the tests of their modules.
+OF_TOKENS = {"gaussian_kl", "energy", "energy_fair", "spectral"}
 
-@pytest.mark.parametrize("name", LOSSES)
+
+def test_every_loss_has_a_slow_twin() -> None:
+    assert SLOW.keys() ^ OF_TOKENS == LOSSES.keys()
+
+
+@pytest.mark.parametrize("name", SLOW)
 @pytest.mark.parametrize("weighted", ["not", "by point", "by row"])
 def test_equals_its_formula_written_out(name: str, weighted: str) -> None:
     prediction, target = case()
@@ -137,6 +158,31 @@ def test_value_and_gradient_are_finite(
     assert value.isfinite()
     assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert prediction.grad.isfinite().all()
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_half_precision_is_computed_in_float32(
+    loss: Callable, dtype: torch.dtype, spread: float
+) -> None:
+    prediction, target = case()
+    prediction, target = (spread * prediction).to(dtype).requires_grad_(), target.to(dtype)
+    value = loss(prediction, target)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value == loss(prediction.float(), target.float())
+    assert prediction.grad.dtype == dtype
+    assert prediction.grad.isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert value == loss(prediction, target)
+
+
+@each_loss
+def test_broken_predictions_are_not_hidden(loss: Callable) -> None:
+    prediction, target = case()
+    prediction[2, 1, 0] = torch.nan
+    assert loss(prediction, target).isnan()
 
 
 def test_one_member() -> None:
@@ -294,12 +340,12 @@ def test_plain_crps_of_many_members_is_proper() -> None:
     assert spreads[int(torch.stack(scores).argmin())] == 1.0
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", READY)
 @given(seed=st.integers(0, 1000), members=st.integers(1, 6))
 def test_order_of_members_does_not_matter(name: str, seed: int, members: int) -> None:
     prediction, target = case(members=members, seed=seed)
     order = torch.randperm(members, generator=torch.Generator().manual_seed(seed))
-    one, two = (LOSSES[name](p, target) for p in (prediction, prediction[:, order]))
+    one, two = (READY[name](p, target) for p in (prediction, prediction[:, order]))
     assert torch.allclose(one, two)
 
 
@@ -405,21 +451,25 @@ def test_impossible_weights_are_refused(weights: dict[str, float], words: str) -
         total_loss(weights)
 
 
-def test_latitude_weights_are_the_area_of_the_rows() -> None:
-    latitude = torch.linspace(-90, 90, 721)
-    weights = latitude_weights(latitude)
-    assert weights.dtype == torch.float32
-    assert weights.mean() == pytest.approx(1, abs=1e-6)
-    assert (weights >= 0).all()
-    assert weights[540] / weights[360] == pytest.approx(math.cos(math.pi / 4), rel=1e-6)
-    assert torch.allclose(weights, weights.flip(0))
-    # The mean of the squared sine of latitude over a sphere is 1/3.
-    mean = (weights * torch.deg2rad(latitude).sin() ** 2).mean()
-    assert mean == pytest.approx(1 / 3, abs=1e-4)
+def test_total_loss_tells_the_shape_of_a_token_to_those_that_need_it() -> None:
+    prediction, target = case(points=12)
+    loss = total_loss({"crps": 1.0, "spectral": 2.0}, token_shape=(2, 2, 3))
+    spectral = SHAPED["spectral"](prediction, target, token_shape=(2, 2, 3))
+    assert torch.allclose(loss(prediction, target), crps(prediction, target) + 2 * spectral)
+    other = total_loss({"spectral": 1.0}, token_shape=(1, 2, 6))(prediction, target)
+    assert not torch.allclose(other, spectral)
 
 
-def test_latitude_weights_of_poles_and_nonsense() -> None:
-    assert latitude_weights(torch.tensor([90.0, -90.0])).tolist() == [1.0, 1.0]
-    for bad in (91.0, math.nan):
-        with pytest.raises(ConfigError, match=r"-90\.\.90"):
-            latitude_weights(torch.tensor([0.0, bad]))
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        (None, "'spectral' needs the shape of a token .*token_shape"),
+        ((3, 1, 1), r"'spectral' can't be used for tokens of shape \(3, 1, 1\)"),
+    ],
+)
+def test_impossible_shapes_are_refused_before_anything_is_computed(
+    shape: tuple[int, int, int] | None, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        total_loss({"crps": 1.0, "spectral": 0.1}, token_shape=shape)
+    assert total_loss({"crps": 1.0, "spectral": 0.0}, token_shape=shape).weights == {"crps": 1.0}

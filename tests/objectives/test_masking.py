@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -11,13 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.tokens.strategies import make_spec
+from xatmorep.errors import ConfigError
 from xatmorep.objectives.masking import (
     MaskingConfig,
+    check_strategies,
     hide,
     random_tokens,
     target_rows,
     withhold,
 )
+from xatmorep.objectives.strategies import STRATEGIES
 
 ONLY = {"replaced": 0.0, "noised": 0.0, "coarsened": 0.0, "left": 0.0}
 
@@ -38,6 +40,11 @@ def field(*grid: int, points: tuple[int, int, int] = (2, 5, 7), seed: int = 3) -
         ({"replaced": 0.5}, "must sum to one"),
         ({"replaced": -0.1, "left": 0.95}, "greater than or equal to 0"),
         ({"replace": 1.0}, "Extra inputs are not permitted"),
+        ({"strategies": {"forcast": 1.0}}, "'forcast' is unknown; did you mean 'forecast'?"),
+        ({"strategies": {"random": -1.0}}, "greater than or equal to 0"),
+        ({"strategies": {"random": float("inf")}}, "finite number"),
+        ({"strategies": {"random": 0.0, "large": 0.0}}, "one of the strategies must have weight"),
+        ({"strategies": {}}, "one of the strategies must have weight"),
     ],
 )
 def test_impossible_configurations_are_refused(arguments: dict, words: str) -> None:
@@ -48,44 +55,6 @@ def test_impossible_configurations_are_refused(arguments: dict, words: str) -> N
 def test_a_configuration_does_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         MaskingConfig().rate = (0.0, 1.0)  # type: ignore[misc]
-
-
-@given(
-    shape=st.tuples(*[st.integers(1, 4)] * 5),
-    rate=st.floats(0, 1),
-    seed=st.integers(0, 1000),
-    absent=st.floats(0, 1),
-)
-def test_random_tokens_hides_the_asked_share(
-    shape: tuple[int, ...], rate: float, seed: int, absent: float
-) -> None:
-    present = torch.rand(shape, generator=seeded(seed + 1)) >= absent
-    mask = random_tokens(shape, rate, seeded(seed), present)
-    assert mask.shape == shape
-    assert mask.dtype == torch.bool
-    assert not (mask & ~present).any()
-    for hidden, n in zip(mask.flatten(1).sum(1), present.flatten(1).sum(1), strict=True):
-        wanted = max(round(rate * int(n)), int(rate > 0))
-        assert hidden == min(wanted, max(int(n) - 1, 0))
-    assert torch.equal(mask, random_tokens(shape, rate, seeded(seed), present))
-
-
-def test_random_tokens_takes_one_rate_for_each_sample() -> None:
-    mask = random_tokens((4, 2, 5, 2, 5), torch.tensor([0.0, 0.25, 0.5, 1.0]), seeded())
-    assert mask.flatten(1).sum(1).tolist() == [0, 25, 50, 99]
-
-
-def test_every_token_is_hidden_equally_often() -> None:
-    mask = random_tokens((4000, 1, 2, 2, 3), 0.25, seeded())
-    share = mask.double().mean(0)
-    assert torch.allclose(share, torch.full_like(share, 0.25), atol=4 * (0.25 * 0.75 / 4000) ** 0.5)
-
-
-def test_masks_differ_between_samples_draws_and_seeds() -> None:
-    generator = seeded()
-    first, second = (random_tokens((2, 1, 4, 6, 6), 0.5, generator) for _ in range(2))
-    masks = [*first, *second, *random_tokens((2, 1, 4, 6, 6), 0.5, seeded(1))]
-    assert not any(torch.equal(a, b) for a, b in itertools.combinations(masks, 2))
 
 
 def test_rates_are_drawn_for_each_sample_and_field() -> None:
@@ -99,6 +68,208 @@ def test_rates_are_drawn_for_each_sample_and_field() -> None:
         assert abs(rate.mean() - 0.45) < 0.04
     together = torch.corrcoef(torch.stack([rates["u"], rates["v"]]))[0, 1]
     assert abs(together) < 0.2
+
+
+def everything_withheld(strategies: dict[str, float], **options: object) -> MaskingConfig:
+    return MaskingConfig(strategies=strategies, **{**ONLY, "replaced": 1.0}, **options)
+
+
+def test_default_is_one_draw_of_random_tokens_for_each_field() -> None:
+    tokens = {"v": field(5, 1, 2, 3, 3), "u": field(5, 2, 3, 2, 2)}
+    masked = hide(tokens, everything_withheld({"random": 1.0}), seeded(4))
+    generator = seeded(4)
+    for name in ("u", "v"):
+        n = tokens[name][0, ..., 0, 0, 0].numel()
+        rates = torch.rand(5, generator=generator, dtype=torch.float64)
+        order = torch.rand((5, n), generator=generator, dtype=torch.float64)
+        torch.rand((5, n), generator=generator)  # what becomes of the hidden tokens
+        for mask, rate, places in zip(masked.hidden[name], rates, order, strict=True):
+            first = places.argsort()[: round((0.1 + 0.8 * float(rate)) * n)]
+            assert sorted(first.tolist()) == mask.flatten().nonzero().flatten().tolist()
+
+
+def test_strategies_without_weight_and_their_order_make_no_difference() -> None:
+    tokens = {"u": field(20, 2, 3, 2, 2), "v": field(20, 1, 2, 3, 3)}
+    for ones, others in (
+        ({"random": 1.0}, {"random": 2.0, "forecast": 0.0}),
+        ({"large": 1.0, "time": 2.0, "fields": 0.0}, {"time": 1.0, "large": 0.5}),
+    ):
+        one = hide(tokens, MaskingConfig(strategies=ones), seeded())
+        two = hide(tokens, MaskingConfig(strategies=others), seeded())
+        assert all(torch.equal(one.hidden[name], two.hidden[name]) for name in tokens)
+
+
+def strategy_of(hidden: dict[str, torch.Tensor], sample: int) -> str:
+    """Which of forecast, hindcast and fields hid the tokens of a sample."""
+    masks = {name: mask[sample] for name, mask in hidden.items()}
+    if not all(mask.any() for mask in masks.values()):
+        assert all(mask.all() or not mask.any() for mask in masks.values())
+        return "fields"
+    first = {name: bool(mask[:, 0].all()) for name, mask in masks.items()}
+    last = {name: bool(mask[:, -1].all()) for name, mask in masks.items()}
+    assert len(set(first.values())) == len(set(last.values())) == 1  # alike in all fields
+    assert first["u"] != last["u"]
+    return "hindcast" if first["u"] else "forecast"
+
+
+def test_strategies_are_drawn_for_each_sample_by_their_weights() -> None:
+    n, weights = 3000, {"hindcast": 1.0, "forecast": 5.0, "fields": 2.0}
+    tokens = {"u": torch.zeros(n, 1, 4, 2, 1, 1, 1, 1), "v": torch.zeros(n, 2, 2, 1, 1, 2, 2, 1)}
+    masked = hide(tokens, MaskingConfig(strategies=weights), seeded())
+    found = [strategy_of(masked.hidden, sample) for sample in range(n)]
+    for name, weight in weights.items():
+        share = weight / sum(weights.values())
+        assert abs(found.count(name) / n - share) < 4 * (share * (1 - share) / n) ** 0.5
+    # Neighbors in a batch are drawn independently.
+    same = sum(one == two for one, two in zip(found[1:], found[:-1], strict=True)) / n
+    expected = sum((weight / sum(weights.values())) ** 2 for weight in weights.values())
+    assert abs(same - expected) < 0.05
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_hides_and_leaves_something_of_every_sample(
+    strategy: str, together: bool
+) -> None:
+    tokens = {"u": field(30, 2, 6, 4, 4), "v": field(30, 2, 3, 2, 6), "w": field(30, 1, 3, 2, 2)}
+    config = everything_withheld({strategy: 1.0}, together=together, rate=(0.01, 1.0))
+    masked = hide(tokens, config, seeded())
+    per_field = torch.stack([mask.flatten(1).any(1) for mask in masked.hidden.values()])
+    visible = torch.stack([(~mask).flatten(1).any(1) for mask in masked.hidden.values()])
+    assert per_field.any(0).all()
+    assert visible.any(0).all()
+    if STRATEGIES[strategy].hides in ("tokens", "times"):
+        assert per_field.all()
+        assert visible.all()
+    again = hide(dict(reversed(tokens.items())), config, seeded())
+    other = hide(tokens, config, seeded(1))
+    assert all(torch.equal(masked.hidden[name], again.hidden[name]) for name in tokens)
+    assert any(not torch.equal(masked.hidden[name], other.hidden[name]) for name in tokens)
+    samples = torch.cat([mask.flatten(1) for mask in masked.hidden.values()], dim=1)
+    assert len(samples.unique(dim=0)) > 1
+
+
+@given(
+    seed=st.integers(0, 1000),
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    together=st.booleans(),
+    absent=st.floats(0, 1),
+)
+def test_tokens_without_data_are_never_hidden(
+    seed: int, strategy: str, together: bool, absent: float
+) -> None:
+    tokens = {"u": field(3, 2, 4, 2, 2, seed=seed), "v": field(3, 2, 2, 3, 2, seed=seed + 1)}
+    for values in tokens.values():
+        values[torch.rand(values.shape[:5], generator=seeded(seed)) < absent] = torch.nan
+    config = everything_withheld({"random": 1.0, strategy: 5.0}, together=together)
+    masked = hide(tokens, config, seeded(seed))
+    for name, values in tokens.items():
+        present = values.isfinite().flatten(-3).all(-1)
+        assert not (masked.hidden[name] & ~present).any()
+        assert torch.equal(masked.blank[name], masked.hidden[name] | ~present)
+        assert masked.tokens[name].isfinite().all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_masks_do_not_depend_on_the_values_of_any_sample(strategy: str) -> None:
+    config = MaskingConfig(strategies={strategy: 1.0})
+    one = hide({name: field(4, 2, 4, 2, 2, seed=1) for name in "uv"}, config, seeded())
+    two = hide({name: field(4, 2, 4, 2, 2, seed=2) for name in "uv"}, config, seeded())
+    assert all(torch.equal(one.hidden[name], two.hidden[name]) for name in "uv")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_forecast_shows_nothing_of_the_future_of_any_field(together: bool) -> None:
+    """Change all values from a time on: what is seen of samples that hide it stays the same."""
+    shapes = {"hourly": (12, 1), "long": (3, 4), "odd": (4, 3)}
+    frames = {name: torch.randn(50, 1, 12, generator=seeded(1)) for name in shapes}
+    config = everything_withheld({"forecast": 1.0}, together=together, rate=(0.05, 0.7))
+
+    def seen(frames: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        cut = {n: x.reshape(50, 1, shapes[n][0], 1, 1, -1, 1, 1) for n, x in frames.items()}
+        return hide(cut, config, seeded()).tokens
+
+    before = seen(frames)
+    hidden_frames = {name: (tokens.flatten(1) == 0).int() for name, tokens in before.items()}
+    cuts = set()
+    for sample in range(50):
+        # The finest tokens say where the hidden span begins.
+        cut = 12 - int(hidden_frames["hourly"][sample].sum())
+        cuts.add(cut)
+        after = seen({n: x.index_fill(2, torch.arange(cut, 12), 99.0) for n, x in frames.items()})
+        assert all(torch.equal(after[name][sample], before[name][sample]) for name in shapes)
+        assert all((before[name][sample] != 0).any() for name in shapes)
+    assert cuts == set(range(4, 12))
+
+
+def test_a_rate_of_fields_alike_is_one_for_all() -> None:
+    tokens = {name: torch.randn(200, 1, 2, 10, 10, 1, 1, 1) for name in ("u", "v")}
+    masked = hide(tokens, MaskingConfig(rate=(0.2, 0.7), together=True), seeded())
+    assert torch.equal(masked.hidden["u"], masked.hidden["v"])
+    rates = masked.hidden["u"].flatten(1).double().mean(1)
+    assert 0.2 <= rates.min() < 0.22
+    assert 0.68 < rates.max() <= 0.7
+
+
+LEVELS = (500.0, 850.0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "together", "box", "fields", "words"),
+    [
+        ("fields", False, (2, 2, 2), {"u": ((1, 1, 1), LEVELS)}, "at least two fields"),
+        ("levels", False, (2, 2, 2), {"u": ((1, 1, 1), ())}, "a field with at least two levels"),
+        ("levels", True, (2, 2, 2), {"u": ((1, 1, 1), (500.0,))}, "at least two levels"),
+        ("forecast", False, (2, 2, 2), {"u": ((2, 1, 1), ())}, "two token times in every field"),
+        ("time", True, (2, 2, 2), {"u": ((2, 1, 1), ())}, "two token times in every field"),
+        (
+            "hindcast",
+            False,
+            (2, 2, 2),
+            {"u": ((1, 1, 1), ()), "v": ((2, 1, 1), ())},
+            r"u 1 x 2 x 2 x 2, v 1 x 1 x 2 x 2",
+        ),
+        ("interpolation", False, (2, 2, 2), {"u": ((1, 1, 1), ())}, "three token times"),
+        ("space", False, (2, 2, 2), {"u": ((1, 2, 2), ())}, "side by side in space,"),
+        ("large", False, (2, 2, 2), {"u": ((2, 2, 2), LEVELS)}, "at least two tokens in space"),
+        ("random", False, (2, 2, 2), {"u": ((2, 2, 2), ())}, "at least two tokens,"),
+        (
+            "space",
+            True,
+            (2, 2, 2),
+            {"u": ((1, 2, 1), ()), "v": ((1, 1, 2), ())},
+            "side by side in space that all fields have in common",
+        ),
+        (
+            "levels",
+            True,
+            (2, 2, 2),
+            {"u": ((1, 1, 1), LEVELS), "v": ((1, 1, 1), (500.0, 700.0))},
+            r"theirs differ: {'u': \(500.0, 850.0\), 'v': \(500.0, 700.0\)}",
+        ),
+    ],
+)
+def test_strategies_that_are_impossible_for_a_model_are_refused(
+    strategy: str, together: bool, box: tuple, fields: dict, words: str
+) -> None:
+    config = MaskingConfig(strategies={"random": 0.0, strategy: 1.0}, together=together)
+    with pytest.raises(ConfigError, match=words) as error:
+        check_strategies(config, make_spec(box, fields))
+    assert f"masking strategy '{strategy}'" in str(error.value)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_all_strategies_are_possible_for_a_model_that_is_large_enough(together: bool) -> None:
+    fields = {"u": ((1, 2, 1), LEVELS), "v": ((2, 1, 2), LEVELS), "w": ((1, 2, 2), ())}
+    config = MaskingConfig(
+        strategies=dict.fromkeys(STRATEGIES, 1.0), together=together, rate=(0.0, 0.0)
+    )
+    check_strategies(config, make_spec((6, 4, 4), fields))
+
+
+def test_strategies_without_weight_are_not_checked() -> None:
+    config = MaskingConfig(strategies={"random": 1.0, "fields": 0.0})
+    check_strategies(config, make_spec((1, 1, 2), {"u": ((1, 1, 1), ())}))
 
 
 def test_nothing_is_hidden_at_rate_zero() -> None:

@@ -163,6 +163,12 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert draws(pickle.loads(pickle.dumps(again)).batches(epoch=1)) == runs[1, 1]
 
 
+def test_any_slab_can_be_asked_for_first() -> None:
+    epoch = draws(sampler(slabs_per_epoch=10).batches(epoch=4))
+    for k in (7, 0, 9, 7):
+        assert content(sampler(slabs_per_epoch=10).slab(4, k)) == epoch[k]
+
+
 def test_members_are_drawn_and_read_one_at_a_time() -> None:
     fields, statics = dataset(SPEC, (4, 8, 12), north=70.0)
     members = {

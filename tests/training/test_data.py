@@ -1,34 +1,16 @@
 from __future__ import annotations
 
-from itertools import islice
-
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 from tests.tasks import small
-from xatmorep.data.conventions import canonical_view
-from xatmorep.errors import ConfigError
+from tests.training.runs import RUN
+from xatmorep.errors import ConfigError, ConventionError
 from xatmorep.training.config import read_config
-from xatmorep.training.data import batches, examples, neighborhoods, read_ahead, split
+from xatmorep.training.data import open_data, split
 
-CONFIG = read_config(
-    {
-        "model": small.CONFIG,
-        "steps": 4,
-        "batch_size": 4,
-        "crops_per_slab": 2,
-        "masking": {"rate": (0.5, 0.5)},
-    }
-)
-
-
-def _stream(seed: int = 0, ds: xr.Dataset | None = None):
-    ds = small.dataset() if ds is None else ds
-    view = canonical_view(ds, small.CONFIG.inputs.fields, small.CONFIG.inputs.statics)
-    source = neighborhoods(view, small.model().normalizer, CONFIG, slice(0, 5), seed)
-    return examples(batches([source], 2), CONFIG, torch.Generator().manual_seed(seed))
+CONFIG = read_config(RUN)
 
 
 def _times(n: int = 10) -> xr.DataArray:
@@ -67,68 +49,34 @@ def test_split_that_leaves_nothing_is_refused(validation, message):
     assert message in str(error.value)
 
 
-def test_examples_hold_what_is_hidden_and_its_target():
-    example = next(_stream())
-    hidden = example.hidden["2m_temperature"]
-    assert hidden.shape == (4, 1, 2, 3, 4)
-    assert int(hidden.sum()) == 4 * 12
-    assert example.target["2m_temperature"].shape == (48, 6)
-    # What is blank for the network is zero there, and only hidden tokens are blank.
-    blank = example.inputs.blank["2m_temperature"]
-    assert bool((hidden | ~blank).all())
-    assert float(example.inputs.tokens["2m_temperature"][blank].abs().max()) == 0
+def test_statistics_are_those_of_the_training_times():
+    ds = small.dataset(8)
+    data = open_data(ds, CONFIG, slice("2021-01-01", "2021-01-01T06"))
+    weights = np.cos(np.deg2rad(ds["latitude"])).clip(min=1e-4)
+    rest = ds["2m_temperature"].sel(time=[t for t in ds["time"].values if t not in _held(ds)])
+    expected = rest.astype("float64").weighted(weights).mean()
+    found = data.fit(CONFIG).mean["2m_temperature"]
+    np.testing.assert_allclose(found, float(expected), rtol=1e-6)
 
 
-def test_weights_are_the_cosine_of_latitude():
-    """Taken from token info, another way than that of the code."""
-    example = next(_stream())
-    latitude = example.inputs.info["2m_temperature"][..., 4][example.hidden["2m_temperature"]]
-    rows = latitude[:, None] + torch.tensor([5.0, -5.0]).repeat_interleave(3)
-    expected = torch.deg2rad(rows).cos().clamp(min=0)
-    torch.testing.assert_close(example.weight["2m_temperature"], expected, atol=1e-6, rtol=0)
+def _held(ds):
+    return ds["time"].sel(time=slice("2021-01-01", "2021-01-01T06")).values
 
 
-def test_seeds_repeat_and_differ():
-    first, again, other = (next(_stream(seed)).target["temperature"] for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert first.shape != other.shape or not torch.equal(first, other)
+def test_neighborhoods_are_normalized_and_of_their_times_only():
+    data = open_data(small.dataset(8), CONFIG, slice("2021-01-01", "2021-01-01T06"))
+    normalizer = data.fit(CONFIG)
+    for run in (*data.training, data.held_out):
+        source = data.neighborhoods(run, normalizer, CONFIG, seed=0)
+        times = data.time.values[run]
+        for k in range(20):
+            batch = source.slab(0, k)
+            assert np.isin(batch.times, times).all()
+            assert abs(batch.tokens["2m_temperature"].mean()) < 0.5
 
 
-def test_batches_differ_and_go_on_over_epochs():
-    targets = [example.target["2m_temperature"] for example in islice(_stream(), 6)]
-    for i, target in enumerate(targets):
-        assert not any(torch.equal(target, other) for other in targets[:i])
-
-
-def test_missing_values_have_no_weight():
-    ds = small.dataset()
-    ds["2m_temperature"] = ds["2m_temperature"].where(ds["longitude"] < 180)
-    example = next(_stream(ds=ds))
-    weight, target = example.weight["2m_temperature"], example.target["2m_temperature"]
-    assert bool(target.isfinite().all())
-    assert bool(example.inputs.tokens["2m_temperature"].isfinite().all())
-    assert bool((target[weight > 0] != 0).all())
-
-
-def test_reading_ahead_keeps_order_and_ends():
-    assert list(read_ahead(iter(range(20)), depth=3)) == list(range(20))
-
-
-def test_reading_ahead_raises_what_went_wrong():
-    def broken():
-        yield 1
-        raise ValueError("disk on fire")
-
-    stream = read_ahead(broken())
-    assert next(stream) == 1
-    with pytest.raises(ValueError, match="disk on fire"):
-        next(stream)
-
-
-def test_reading_ahead_stops_its_thread():
-    import threading
-
-    stream = read_ahead(iter(range(10**9)), depth=2)
-    next(stream)
-    stream.close()
-    assert not any(thread.name == "xatmorep-read-ahead" for thread in threading.enumerate())
+def test_a_dataset_that_does_not_fit_is_refused():
+    with pytest.raises(ConventionError, match="temperature"):
+        open_data(small.dataset().drop_vars("temperature"), CONFIG, None)
+    with pytest.raises(ConventionError, match="latitude"):
+        open_data(small.dataset().isel(latitude=slice(None, None, 2)), CONFIG, None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import csv
+import json
+import re
 
 import numpy as np
 import pytest
@@ -9,62 +10,36 @@ import xarray as xr
 import yaml
 
 import xatmorep
-from tests.tasks import small
+from tests.training.runs import RUN, VALIDATION, lines, smooth, train
 from xatmorep.errors import ConfigError, ConventionError, TrainingError
 
-RUN = {
-    "name": "test-run",
-    "description": "For tests.",
-    "model": small.CONFIG,
-    "steps": 6,
-    "batch_size": 4,
-    "crops_per_slab": 2,
-    "validate_every": 3,
-    "validation_batches": 2,
-    "masking": {"rate": (0.3, 0.7)},
-    "optimizer": {"learning_rate": 1e-3, "warmup_steps": 1},
-}
-
-
-def _smooth(n_times: int = 8) -> xr.Dataset:
-    """Waves that a network can learn."""
-    ds = small.dataset(n_times)
-    phase = np.deg2rad(ds["longitude"] * 2 + ds["latitude"])
-    hours = xr.DataArray(np.arange(n_times), dims="time")
-    wave = (phase + 0.3 * hours).pipe(np.sin).transpose("time", "latitude", "longitude")
-    ds["2m_temperature"] = (280 + 10 * wave).astype("float32").assign_attrs(units="K")
-    ds["temperature"] = (
-        (250 + 5 * wave * (ds["level"] / 500))
-        .astype("float32")
-        .transpose("time", "level", "latitude", "longitude")
-    )
-    ds["temperature"].attrs = {"units": "K"}
-    return ds
-
-
-VALIDATION = slice("2021-01-01T12", "2021-01-02")
+EXPONENTIAL = {"epoch_steps": 1, "warmup_epochs": 2, "first": 1e-5, "decay": 1.1, "lowest": 1e-5}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "first"
-    model = xatmorep.pretrain(_smooth(), RUN, out, validation=VALIDATION, progress=False)
+    model = xatmorep.pretrain(smooth(), RUN, out, validation=VALIDATION, progress=False)
     return model, out
 
 
 def test_a_run_leaves_models_log_and_configuration(run):
     model, out = run
-    assert sorted(path.name for path in out.iterdir()) == ["best", "config.yaml", "last", "log.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("best", "checkpoints", "config.yaml", "last", "ledger.csv", "log.csv", "log.jsonl"),
+        *("normalization.safetensors", "run.json"),
+    ]
     assert xatmorep.load(out / "best").digest == model.digest
     assert xatmorep.load(out / "last").card.training.steps == 6
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["optimizer"]["weight_decay"] == 0.01  # defaults are written out
-    with (out / "log.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert [line["step"] for line in lines] == ["3", "6"]
-    assert float(lines[-1]["validation_loss"]) > 0
-    assert float(lines[-1]["rmse_temperature"]) > 0
-    assert 0 <= float(lines[-1]["data_wait_share"]) <= 1
+    log = lines(out / "log.csv")
+    assert [line["step"] for line in log] == ["3", "6"]
+    assert float(log[-1]["validation_loss"]) > 0
+    assert float(log[-1]["rmse_temperature"]) > 0
+    assert 0 <= float(log[-1]["data_wait_share"]) <= 1
+    same = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [{key: str(value) for key, value in line.items()} for line in same] == log
 
 
 def test_the_card_says_how_it_was_trained(run):
@@ -79,7 +54,7 @@ def test_the_card_says_how_it_was_trained(run):
 def test_the_written_configuration_repeats_the_run_exactly(run, tmp_path):
     _, out = run
     again = xatmorep.pretrain(
-        _smooth(), out / "config.yaml", tmp_path / "again", validation=VALIDATION, progress=False
+        smooth(), out / "config.yaml", tmp_path / "again", validation=VALIDATION, progress=False
     )
     assert xatmorep.load(tmp_path / "again" / "last").digest == xatmorep.load(out / "last").digest
     assert again.digest == run[0].digest
@@ -87,7 +62,7 @@ def test_the_written_configuration_repeats_the_run_exactly(run, tmp_path):
 
 def test_another_seed_gives_another_model(run, tmp_path):
     other = xatmorep.pretrain(
-        _smooth(), RUN | {"seed": 1}, tmp_path / "other", validation=VALIDATION, progress=False
+        smooth(), RUN | {"seed": 1}, tmp_path / "other", validation=VALIDATION, progress=False
     )
     assert other.digest != run[0].digest
 
@@ -96,12 +71,12 @@ def test_training_leaves_the_global_generator_alone(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    xatmorep.pretrain(_smooth(), RUN | {"steps": 1}, tmp_path / "run", progress=False)
+    xatmorep.pretrain(smooth(), RUN | {"steps": 1}, tmp_path / "run", progress=False)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_statistics_come_from_the_training_times_only(tmp_path):
-    ds = _smooth()
+    ds = smooth()
     held_out = ds.sel(time=VALIDATION)["time"]
     ds["2m_temperature"] = ds["2m_temperature"].where(~ds["time"].isin(held_out), 1000.0)
     model = xatmorep.pretrain(
@@ -119,20 +94,30 @@ def test_it_learns(tmp_path):
         "crops_per_slab": 4,
         "optimizer": {"learning_rate": 5e-3, "warmup_steps": 10},
     }
-    xatmorep.pretrain(_smooth(), config, tmp_path / "run", validation=VALIDATION, progress=False)
-    with (tmp_path / "run" / "log.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert float(lines[-1]["validation_loss"]) < 0.75 * float(lines[0]["validation_loss"])
-    assert float(lines[-1]["rmse_2m_temperature"]) < 0.65
+    xatmorep.pretrain(smooth(), config, tmp_path / "run", validation=VALIDATION, progress=False)
+    log = lines(tmp_path / "run" / "log.csv")
+    assert float(log[-1]["validation_loss"]) < 0.75 * float(log[0]["validation_loss"])
+    assert float(log[-1]["rmse_2m_temperature"]) < 0.65
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"precision": "bfloat16"}, {"activation_checkpointing": True}, {"latitude_weighted": False}],
+    [
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        {"activation_checkpointing": True},
+        {"latitude_weighted": False},
+        {"batch_size": 8, "accumulate": 4},
+        {"ema": 0.99},
+        {"loss": {"spectral": 1.0, "energy": 1.0}},
+        {"masking": {"strategies": {"random": 1, "fields": 2}}},
+        {"optimizer": {"exponential": EXPONENTIAL}},
+    ],
+    ids=str,
 )
 def test_options_of_the_loop_run(tmp_path, options):
     model = xatmorep.pretrain(
-        _smooth(), RUN | {"steps": 1} | options, tmp_path / "r", progress=False
+        smooth(), RUN | {"steps": 1} | options, tmp_path / "r", progress=False
     )
     assert all(bool(p.isfinite().all()) for p in model.network.parameters())
 
@@ -140,7 +125,7 @@ def test_options_of_the_loop_run(tmp_path, options):
 def test_activation_checkpointing_changes_no_number(tmp_path):
     plain, saved = (
         xatmorep.pretrain(
-            _smooth(),
+            smooth(),
             RUN | {"steps": 2, "activation_checkpointing": on},
             tmp_path / str(on),
             progress=False,
@@ -152,7 +137,7 @@ def test_activation_checkpointing_changes_no_number(tmp_path):
 
 def test_dask_gives_the_same_model(run, tmp_path):
     model = xatmorep.pretrain(
-        _smooth().chunk(time=2, latitude=5),
+        smooth().chunk(time=2, latitude=5),
         RUN,
         tmp_path / "run",
         validation=VALIDATION,
@@ -163,29 +148,63 @@ def test_dask_gives_the_same_model(run, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     config = RUN | {"steps": 40, "optimizer": {"learning_rate": 1e30, "warmup_steps": 0}}
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+: lower the learn"):
-        xatmorep.pretrain(_smooth(), config, tmp_path / "run", progress=False)
+    with pytest.raises(TrainingError, match=r"is (nan|inf) at step \d+, in batch \d+ of epoch"):
+        xatmorep.pretrain(smooth(), config, tmp_path / "run", progress=False)
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(ConfigError, match="exists: name a new folder"):
-        xatmorep.pretrain(_smooth(), RUN, tmp_path, progress=False)
+        xatmorep.pretrain(smooth(), RUN, tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_nothing_is_written_for_data_that_do_not_fit(tmp_path):
     with pytest.raises(ConventionError):
-        xatmorep.pretrain(_smooth().drop_vars("temperature"), RUN, tmp_path / "r", progress=False)
+        xatmorep.pretrain(smooth().drop_vars("temperature"), RUN, tmp_path / "r", progress=False)
     with pytest.raises(ConventionError, match="time"):
-        xatmorep.pretrain(_smooth().isel(time=[0, 1, 3, 4, 5]), RUN, tmp_path / "r", progress=False)
+        xatmorep.pretrain(smooth().isel(time=[0, 1, 3, 4, 5]), RUN, tmp_path / "r", progress=False)
     assert not (tmp_path / "r").exists()
 
 
 def test_a_file_opened_without_dask_is_not_read_as_a_whole(tmp_path, run):
-    _smooth().to_zarr(tmp_path / "ds.zarr", consolidated=False)
+    smooth().to_zarr(tmp_path / "ds.zarr", consolidated=False)
     ds = xr.open_zarr(tmp_path / "ds.zarr", chunks=None, consolidated=False)
     arguments = {"validation": VALIDATION, "progress": False}
     model = xatmorep.pretrain(ds, RUN, tmp_path / "run", **arguments)
     assert not ds["temperature"].variable._in_memory
     assert model.digest == run[0].digest
+
+
+def test_the_progress_bar_shows_loss_speed_and_waiting(tmp_path, capsys):
+    config = RUN | {"steps": 1, "peak_flops": 1e9}
+    xatmorep.pretrain(smooth(), config, tmp_path / "run")
+    text = capsys.readouterr().err
+    assert "test-run: 100%" in text
+    assert re.search(r"loss=\d+\.\d{4}, samples/s=[\d.]+, waiting=\d+%, MFU=[\d.]+%", text)
+    assert re.search(r"model FLOPs: 3 x \S+ of a forward pass x \S+ neighborhoods/s", text)
+    (line,) = lines(tmp_path / "run" / "log.csv")
+    share = float(line["flops_per_second"]) / 1e9
+    assert float(line["model_flops_utilization"]) == pytest.approx(share)
+
+
+def test_progress_can_be_turned_off(tmp_path, capsys):
+    xatmorep.pretrain(smooth(), RUN | {"steps": 1}, tmp_path / "run", progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_average_of_the_weights_is_what_is_saved(run, tmp_path):
+    model = train(tmp_path / "run", RUN | {"ema": 0.9})
+    ledgers = [lines(out / "ledger.csv") for out in (run[1], tmp_path / "run")]
+    assert ledgers[0] == ledgers[1]  # it changes nothing in the training
+    assert model.digest != run[0].digest
+
+
+def test_the_ledger_has_each_slab_once(run):
+    ledger = lines(run[1] / "ledger.csv")
+    assert [int(line["step"]) for line in ledger] == [1, 2, 3, 4, 5, 6]
+    first, last = ([int(line[key]) for line in ledger] for key in ("first_slab", "last_slab"))
+    assert first == [0, 2, 4, 6, 8, 10]
+    assert last == [1, 3, 5, 7, 9, 11]
+    means = np.mean([float(line["loss"]) for line in ledger[:3]])
+    assert float(lines(run[1] / "log.csv")[0]["training_loss"]) == pytest.approx(means)

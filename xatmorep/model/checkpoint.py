@@ -221,15 +221,17 @@ def _build_network(config: ModelConfig, weights: bytes, where: str) -> Multiform
 def _check_size(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
     """Refuse what the weights can't fill, before a configuration takes any time and memory."""
     encoder, decoder, tail = config.encoder, config.decoder, config.tail
+    inside = config.embedding if config.embedding.kind == "transformer" else None
     layers = encoder.layers * encoder.mlp_layers + decoder.layers * decoder.mlp_layers
-    layers += tail.hidden_layers
+    layers += tail.hidden_layers + (inside.layers if inside else 0)
     if layers > len(shapes):
         raise CheckpointError(f"{what} holds {len(shapes)} tensors, too few for {layers} layers")
-    least = 0
+    least = inside.width**2 * inside.layers if inside else 0
     for spec in config.inputs.fields:
         network = config.networks[spec.name]
         width, points = network.width, spec.points_per_token
-        least += width**2 * encoder.layers + points * (width - config.token_info_width)
+        embedded = inside.width if inside else points
+        least += width**2 * encoder.layers + embedded * (width - config.token_info_width)
         if network.predicted:
             least += width**2 * decoder.layers + tail.members * width * points
         tokens = spec.n_levels * math.prod(config.inputs.token_grid(spec.name))

@@ -6,9 +6,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from xatmorep.tokens.spec import InputSpec
+from xatmorep.tokens.spec import InputSpec, Shape
 
-__all__ = ["DecoderConfig", "EncoderConfig", "FieldNetwork", "ModelConfig", "TailConfig"]
+__all__ = [
+    "DecoderConfig",
+    "EmbeddingConfig",
+    "EncoderConfig",
+    "FieldNetwork",
+    "ModelConfig",
+    "TailConfig",
+]
 
 
 QKNorm = Literal["none", "plain", "affine"]
@@ -35,6 +42,63 @@ class FieldNetwork(_Strict):
     width: int = Field(gt=0)
     coupled: tuple[str, ...] = ()
     predicted: bool = True
+
+
+class EmbeddingConfig(_Strict):
+    """The network that makes features of the values of a token.
+
+    Attributes
+    ----------
+    kind : {"linear", "transformer"}
+        ``"linear"``: a linear map of all values, for tokens of one shape; none of the other options
+        has a meaning then. ``"transformer"``: a small transformer over parts of a token, for tokens
+        of any shape.
+    sub_token : tuple of int, optional
+        Grid points of a part in (time, latitude, longitude); they have to divide the tokens of
+        each field. A transformer needs it.
+    width : int
+        Width of the transformer, divisible by `heads`.
+    layers : int
+        Number of its layers.
+    heads : int
+        Attention heads in each.
+    shared : bool
+        Whether all fields share the transformer; the linear map from its features to those of a
+        field stays the field's own.
+    crops : float
+        Probability with which, in training, the features of a token are made from a random box of
+        its parts.
+    consistency : float
+        Weight, in the loss of a training run, of a term that makes the features of a token and of
+        a random box of its parts agree, see `xatmorep.objectives.consistency`.
+    """
+
+    kind: Literal["linear", "transformer"] = "linear"
+    sub_token: Shape | None = None
+    width: int = Field(default=32, gt=0)
+    layers: int = Field(default=2, gt=0)
+    heads: int = Field(default=4, gt=0)
+    shared: bool = False
+    crops: float = Field(default=0.25, ge=0, le=1)
+    consistency: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check(self) -> EmbeddingConfig:
+        if self.kind == "linear":
+            given = sorted(self.model_dump(exclude_defaults=True))
+            if given:
+                raise ValueError(
+                    f"a linear embedding has no {', '.join(given)}: leave it out, or set kind to "
+                    "'transformer'"
+                )
+            return self
+        if self.sub_token is None or min(self.sub_token) < 1:
+            raise ValueError(
+                f"a transformer needs a sub_token of positive sizes, found {self.sub_token}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
+        return self
 
 
 class EncoderConfig(_Strict):
@@ -116,7 +180,7 @@ class ModelConfig(_Strict):
         Fields, tokens and neighborhood.
     networks : dict of str to FieldNetwork
         One entry for each field of `inputs`, under the same name.
-    encoder, decoder, tail : EncoderConfig, DecoderConfig, TailConfig
+    embedding, encoder, decoder, tail : EmbeddingConfig, EncoderConfig, DecoderConfig, TailConfig
         The parts, built alike for all fields.
     positional_encoding : {"harmonic", "atmorep"}
         ``"harmonic"``: sines and cosines of the place in the neighborhood, the same for the same
@@ -141,6 +205,7 @@ class ModelConfig(_Strict):
 
     inputs: InputSpec
     networks: dict[str, FieldNetwork]
+    embedding: EmbeddingConfig = EmbeddingConfig()
     encoder: EncoderConfig
     decoder: DecoderConfig
     tail: TailConfig
@@ -177,6 +242,7 @@ class ModelConfig(_Strict):
                     f"width {network.width} of {name!r} leaves no room beside "
                     f"token_info_width {self.token_info_width}"
                 )
+        self._check_sub_tokens()
         if not self.predicted:
             raise ValueError("at least one field must be predicted")
         cross = int(self.decoder.heads * self.decoder.cross_ratio)
@@ -188,6 +254,17 @@ class ModelConfig(_Strict):
         if int(self.decoder.cross_rate * (self.decoder.layers - 1)) > self.encoder.layers - 1:
             raise ValueError("the decoder reaches below the first encoder layer: lower cross_rate")
         return self
+
+    def _check_sub_tokens(self) -> None:
+        part = self.embedding.sub_token
+        if part is None:
+            return
+        for field in self.inputs.fields:
+            if any(n % size for n, size in zip(field.token_shape, part, strict=True)):
+                raise ValueError(
+                    f"sub_token {part} does not divide the tokens of {field.name!r}, "
+                    f"{field.token_shape}"
+                )
 
     @property
     def predicted(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xatmorep.errors import ConfigError
 from xatmorep.model.config import ModelConfig
+from xatmorep.model.subtokens import SubTokenTransformer
 from xatmorep.tokens.spec import FieldSpec, InputSpec, LevelType, Shape
 
 __all__ = [
@@ -30,30 +31,54 @@ _GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 class Embedding(nn.Module):
     """Features of one field's tokens, (B, L, T, A, O, P) to (B, N, D) with N = L * T * A * O.
 
-    Sum of a linear map of the token's values, a linear map of its info, a linear map of the static
+    Sum of the features of the token's values, a linear map of its info, a linear map of the static
     fields below it, a learned vector if its values are withheld, and the positional encoding. If
-    ``config.token_info_width`` is w > 0, the maps of values and of the learned vector fill the
+    ``config.token_info_width`` is w > 0, the features of values and the learned vector fill the
     first D - w entries and the info the last w ones, as in AtmoRep.
+
+    The features of values are a linear map of all of them, or one of what a `SubTokenTransformer`
+    makes of them; that is trained on tokens with values only, and those withheld have features
+    zero.
 
     Parameters
     ----------
     config : ModelConfig
     name : str
         Canonical name of the field.
+    shared : SubTokenTransformer, optional
+        The one that all fields share, which is not part of this module. An own one, where the
+        configuration asks for any, if not given.
+
+    Attributes
+    ----------
+    sub_tokens : SubTokenTransformer or None
+        None if the embedding is linear.
     """
 
     positions: Tensor
+    sub_tokens: SubTokenTransformer | None
 
-    def __init__(self, config: ModelConfig, name: str) -> None:
+    def __init__(
+        self, config: ModelConfig, name: str, shared: SubTokenTransformer | None = None
+    ) -> None:
         super().__init__()
         spec, width = config.inputs.field(name), config.networks[name].width
-        _, a, o = spec.token_shape
+        _, a, o = self.token_shape = spec.token_shape
+        self.steps = (config.inputs.neighborhood.time_step, *config.inputs.neighborhood.grid_step)
         self.name, self.level_type = name, spec.level_type
         self.raw, self.day_fraction = config.token_info != "scaled", config.token_info == "raw-2023"
         self.shape = (spec.n_levels, *config.inputs.token_grid(name), spec.points_per_token)
         self.concatenate = config.token_info_width > 0
         value_width = width - config.token_info_width
-        self.values = nn.Linear(spec.points_per_token, value_width)
+        if shared is not None:
+            # No submodule: its weights are counted and saved once, with the network.
+            object.__setattr__(self, "sub_tokens", shared)
+        elif config.embedding.kind == "transformer":
+            self.sub_tokens = SubTokenTransformer(config)
+        else:
+            self.sub_tokens = None
+        inner = spec.points_per_token if self.sub_tokens is None else config.embedding.width
+        self.values = nn.Linear(inner, value_width)
         self.info = nn.Linear(8 if self.raw else 11, config.token_info_width or width)
         n_static = len(config.inputs.statics) * a * o
         self.statics = nn.Linear(n_static, width, bias=False) if n_static else None
@@ -76,7 +101,10 @@ class Embedding(nn.Module):
         """
         self._check(tokens, statics)
         # Zero, so that not even a gradient can tell what was there.
-        values = self.values(tokens.masked_fill(blank[..., None], 0.0))
+        tokens = tokens.masked_fill(blank[..., None], 0.0)
+        values = self.embed_values(tokens.unflatten(-1, self.token_shape))
+        if self.sub_tokens is not None:
+            values = values.masked_fill(blank[..., None], 0.0)
         if self.blank is not None:
             values = values + blank[..., None] * self.blank
         described = self._describe(info).to(values.dtype)
@@ -84,6 +112,61 @@ class Embedding(nn.Module):
         if self.statics is not None:
             x = x + self.statics(statics)[:, None, None]
         return x.flatten(1, 4) + self.positions
+
+    def embed_values(self, values: Tensor, *, crops: float | None = None) -> Tensor:
+        """Features of values alone, without info, place and static fields.
+
+        Parameters
+        ----------
+        values : Tensor
+            (..., t, a, o): normalized values of tokens, finite. A linear embedding takes tokens of
+            the configuration's shape; a transformer takes any that its sub-tokens divide, with the
+            points in the same distance from each other.
+        crops : float, optional
+            Share of the tokens of which a transformer sees only a random part; that of the
+            configuration in training and none otherwise, if not given.
+
+        Returns
+        -------
+        Tensor
+            (..., D), or D - w entries where token info has w of its own.
+
+        Raises
+        ------
+        ConfigError
+            If the shape of the tokens is none that this embedding can take.
+
+        Examples
+        --------
+        The same place as a token of 2 x 4 x 4 points, and as the 2 x 2 x 2 in the middle of it:
+
+        >>> from xatmorep.tokens.spec import NeighborhoodSpec
+        >>> config = ModelConfig(
+        ...     inputs=InputSpec(
+        ...         neighborhood=NeighborhoodSpec(shape=(4, 8, 8), time_step=6, grid_step=(1, 1)),
+        ...         fields=[FieldSpec(name="u", units="m s-1", token_shape=(2, 4, 4))],
+        ...     ),
+        ...     networks={"u": {"width": 16}},
+        ...     embedding={"kind": "transformer", "sub_token": (2, 1, 1)},
+        ...     encoder={"layers": 1, "heads": 4},
+        ...     decoder={"layers": 1, "heads": 4},
+        ...     tail={"members": 2},
+        ... )
+        >>> embedding, values = Embedding(config, "u").eval(), torch.randn(5, 2, 4, 4)
+        >>> embedding.embed_values(values).shape
+        torch.Size([5, 16])
+        >>> embedding.embed_values(values[..., 1:3, 1:3]).shape
+        torch.Size([5, 16])
+        """
+        if self.sub_tokens is not None:
+            return self.values(self.sub_tokens(values, self.steps, crops))
+        if tuple(values.shape[-3:]) != self.token_shape:
+            raise ConfigError(
+                f"the linear embedding of {self.name!r} takes tokens of {self.token_shape} points "
+                f"only, not of {tuple(values.shape[-3:])}; one of the kind 'transformer' takes any "
+                "that its sub-tokens divide"
+            )
+        return self.values(values.flatten(-3))
 
     def _describe(self, info: Tensor) -> Tensor:
         """Linear map of the token info, in float32 at least: bfloat16 cannot hold a year."""
@@ -101,7 +184,9 @@ class Embedding(nn.Module):
         _, _, a, o, _ = self.shape
         n = len(self.positions)
         below = a * o * self.statics.weight.numel() if self.statics is not None else 0
-        return 2 * (n * (self.values.weight.numel() + self.info.weight.numel()) + below)
+        inside = self.sub_tokens.flops(n, self.token_shape) if self.sub_tokens is not None else 0
+        linear = n * (self.values.weight.numel() + self.info.weight.numel()) + below
+        return 2 * linear + inside
 
     def _check(self, tokens: Tensor, statics: Tensor | None) -> None:
         if tuple(tokens.shape[1:]) != self.shape:

@@ -35,6 +35,7 @@ __all__ = [
     "parse",
     "read_folder",
     "shared_address",
+    "sync_folder",
     "write_folder",
 ]
 
@@ -267,9 +268,9 @@ def _write_local(target: str, files: Mapping[str, bytes]) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-        _sync_folder(fresh)
+        sync_folder(fresh)
         _move_into_place(fresh, target)
-        _sync_folder(parent)
+        sync_folder(parent)
     finally:
         # After an error the unfinished folder, after a replacement the older model.
         shutil.rmtree(fresh, ignore_errors=True)
@@ -302,7 +303,8 @@ def _exchange(one: str, other: str) -> bool:
     )
 
 
-def _sync_folder(path: str) -> None:
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Wait until what was made and renamed in a folder is on disk."""
     if os.name != "posix":  # elsewhere a folder can't be opened
         return
     descriptor = os.open(path, os.O_RDONLY)

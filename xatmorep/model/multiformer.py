@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from xatmorep.errors import ConfigError
 from xatmorep.model.config import ModelConfig
 from xatmorep.model.decoder import decoder_layer, encoder_source
 from xatmorep.model.embedding import Embedding
 from xatmorep.model.encoder import TransformerLayer, encoder_layer, plain_norm
 from xatmorep.model.inputs import NetworkInput
+from xatmorep.model.subtokens import SubTokenLayer, SubTokenTransformer
 from xatmorep.model.tail import EnsembleTail
 
 __all__ = ["Multiformer"]
@@ -35,8 +37,8 @@ class Multiformer(nn.Module):
     Attributes
     ----------
     activation_checkpointing : bool
-        Recompute the activations of each layer in the backward pass instead of keeping them: less
-        memory, same gradients. Off; set it at any time.
+        Recompute the activations of embeddings and of each layer in the backward pass instead of
+        keeping them: less memory, same gradients. Off; set it at any time.
 
     Examples
     --------
@@ -78,9 +80,10 @@ class Multiformer(nn.Module):
         self.activation_checkpointing = False
         # The casts say what the containers hold, which torch's types leave open.
         names = [field.name for field in config.inputs.fields]
+        self.sub_tokens = SubTokenTransformer(config) if config.embedding.shared else None
         self.embeddings = cast(
             "Mapping[str, Embedding]",
-            nn.ModuleDict({name: Embedding(config, name) for name in names}),
+            nn.ModuleDict({name: Embedding(config, name, self.sub_tokens) for name in names}),
         )
         self.encoders = _stacks(encoder_layer, config, names, config.encoder.layers)
         self.decoders = _stacks(decoder_layer, config, config.predicted, config.decoder.layers)
@@ -127,7 +130,8 @@ class Multiformer(nn.Module):
         """
         layers = {
             name: [
-                embedding(
+                self._run(
+                    embedding,
                     inputs.tokens[name],
                     inputs.info[name],
                     inputs.blank[name],
@@ -188,16 +192,51 @@ class Multiformer(nn.Module):
                     weights.setdefault((name, other), []).append(part[:, :, 0])
         return {pair: torch.stack(parts, dim=1) for pair, parts in weights.items()}
 
+    def whole_and_part(
+        self, inputs: NetworkInput, most: int = 256
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features of the values of tokens, seen whole, and seen by a random part of each.
+
+        What `xatmorep.objectives.consistency` compares; see `Embedding.embed_values`. Tokens and
+        parts are drawn from torch's global generators, as dropout is.
+
+        Parameters
+        ----------
+        inputs : NetworkInput
+        most : int
+            Largest number of tokens of a field that are taken, of those that aren't blank.
+
+        Returns
+        -------
+        dict of str to (Tensor, Tensor)
+            (R, D) both, for each field.
+
+        Raises
+        ------
+        ConfigError
+            If the embedding is linear: it knows no parts.
+        """
+        if self.config.embedding.kind == "linear":
+            raise ConfigError("a linear embedding can't see parts of a token")
+        pairs = {}
+        for name, embedding in self.embeddings.items():
+            values = inputs.tokens[name][~inputs.blank[name]].unflatten(-1, embedding.token_shape)
+            values = values[torch.randperm(len(values), device=values.device)[:most]]
+            whole, part = (embedding.embed_values(values, crops=share) for share in (0.0, 1.0))
+            pairs[name] = whole, part
+        return pairs
+
     def _seen(self, layers: Mapping[str, list[Tensor]], number: int) -> dict[str, Tensor]:
         """What attention of encoder layer `number` (from 0) reads of each field."""
         norm = plain_norm if self.config.layer_norm else nn.Identity()
         return {name: norm(x[number]) for name, x in layers.items()}
 
-    def _run(self, layer: TransformerLayer, x: Tensor, own: Tensor, others: list[Tensor]) -> Tensor:
+    def _run(self, part: nn.Module, *arguments: Tensor | list[Tensor] | None) -> Tensor:
+        """Apply an embedding or a layer."""
         if self.activation_checkpointing and torch.is_grad_enabled():
-            y: Tensor = checkpoint(layer, x, own, others, use_reentrant=False)
+            y: Tensor = checkpoint(part, *arguments, use_reentrant=False)
             return y
-        return layer(x, own, others)
+        return part(*arguments)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -220,7 +259,12 @@ class Multiformer(nn.Module):
                 normal(module.weight)
                 if module.bias is not None:
                     module.bias.zero_()
-        for stack in (*self.encoders.values(), *self.decoders.values()):
+        stacks: list[Sequence[TransformerLayer | SubTokenLayer]] = [
+            *(part.layers for part in self.modules() if isinstance(part, SubTokenTransformer)),
+            *self.encoders.values(),
+            *self.decoders.values(),
+        ]
+        for stack in stacks:
             for layer in stack:
                 layer.attention.tie_keys()
                 for branch in (layer.attention.out, layer.feed_forward.last):

@@ -11,7 +11,15 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["crps", "likely", "moments", "root_spread", "statistical"]
+__all__ = [
+    "crps",
+    "divergence",
+    "likely",
+    "moments",
+    "negative_log_likelihood",
+    "root_spread",
+    "statistical",
+]
 
 
 def moments(prediction: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,3 +163,70 @@ def crps(target: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     z = torch.nan_to_num(z, nan=0.0, posinf=math.inf, neginf=-math.inf)
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     return error * torch.erf(z / math.sqrt(2)) + std * (2 * density - 1 / math.sqrt(math.pi))
+
+
+def negative_log_likelihood(target: Tensor, mean: Tensor, variance: Tensor, floor: float) -> Tensor:
+    r"""Negative logarithm of the density of a Gaussian, up to a constant.
+
+    .. math:: \log\frac{s}{f} + \frac{(y - m)^2}{2 s^2}, \qquad s^2 = v + f^2
+
+    with the variance v and the floor f.
+
+    Parameters
+    ----------
+    target, mean, variance : Tensor
+        Of one shape.
+    floor : float
+        Smallest standard deviation, above zero.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape, never negative; zero where target and mean are equal and there is no
+        variance.
+
+    Examples
+    --------
+    >>> zero, one = torch.zeros(1), torch.ones(1)
+    >>> negative_log_likelihood(one, zero, zero, floor=0.5)
+    tensor([2.])
+    """
+    error = (target - mean).square() / (2 * (variance + floor**2))
+    return torch.log1p(variance / floor**2) / 2 + error
+
+
+def divergence(
+    target_mean: Tensor, target_variance: Tensor, mean: Tensor, variance: Tensor, floor: float
+) -> Tensor:
+    r"""Kullback-Leibler divergence of a target's Gaussian from a predicted one.
+
+    .. math::
+        D\bigl(N(m_y, v_y + f^2) \,\|\, N(m_e, v_e + f^2)\bigr)
+        = \frac{1}{2} \Bigl(r - 1 - \log r + \frac{(m_y - m_e)^2}{v_e + f^2}\Bigr),
+        \qquad r = \frac{v_y + f^2}{v_e + f^2}
+
+    The floor f is in both, so that it leaves the best prediction where it is: where
+    :math:`m_y` and :math:`v_y` vary, the mean divergence is lowest for the mean :math:`m_e` of
+    :math:`m_y`, and for the mean :math:`v_e` of :math:`v_y + (m_y - m_e)^2`.
+
+    Parameters
+    ----------
+    target_mean, target_variance, mean, variance : Tensor
+        Of one shape.
+    floor : float
+        Standard deviation that is added to both, above zero.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape, never negative but for rounding.
+
+    Examples
+    --------
+    >>> zero, one = torch.zeros(1), torch.ones(1)
+    >>> divergence(zero, one, zero, one, floor=0.1), divergence(one, zero, zero, zero, floor=0.5)
+    (tensor([0.]), tensor([2.]))
+    """
+    wide = variance + floor**2
+    ratio = (target_variance + floor**2) / wide
+    return (ratio - 1 - ratio.log() + (target_mean - mean).square() / wide) / 2

@@ -3,7 +3,11 @@
 All take a prediction ``(R, M, P)`` of R tokens, M members and P points, a target ``(R, P)`` and an
 optional weight ``(R, P)`` or ``(R, 1)``, and return the weighted mean over tokens and points. They
 compute in float32 at least. Targets that aren't finite have no weight; where nothing has weight
-the loss and its gradient are zero.
+the loss and its gradient are zero. Weights of area and level are made in
+`xatmorep.objectives.weighting`.
+
+Losses in `SHAPED` also need to know how the P points of a token lie in time, latitude and
+longitude. `total_loss` is told the shape once for each field, and gives it to those that need it.
 """
 
 from __future__ import annotations
@@ -19,15 +23,21 @@ from torch import Tensor
 
 from xatmorep.errors import ConfigError
 from xatmorep.objectives import gaussian
+from xatmorep.objectives.distributions import gaussian_kl, gaussian_nll
+from xatmorep.objectives.energy import energy
+from xatmorep.objectives.spectral import spectral
+from xatmorep.objectives.weighting import prepare, weighted_mean
 from xatmorep.strict import closest
+from xatmorep.tokens.spec import Shape
 
 __all__ = [
     "LOSSES",
+    "SHAPED",
     "Loss",
+    "ShapedLoss",
     "WeightedSum",
     "crps",
     "gaussian_crps",
-    "latitude_weights",
     "mse_ensemble",
     "mse_mean",
     "statistical",
@@ -40,6 +50,20 @@ class Loss(Protocol):
 
     def __call__(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Weighted mean loss, a scalar."""
+
+
+class ShapedLoss(Protocol):
+    """A loss that needs to know how the points of a token lie."""
+
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        *,
+        token_shape: Shape | None = None,
+    ) -> Tensor:
+        """Weighted mean loss, a scalar; raises a ConfigError without `token_shape`."""
 
 
 def mse_ensemble(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -65,8 +89,8 @@ def mse_ensemble(prediction: Tensor, target: Tensor, weight: Tensor | None = Non
     >>> mse_ensemble(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[2.0]]))
     tensor(1.)
     """
-    prediction, target, weight = _prepare(prediction, target, weight)
-    return _weighted_mean((prediction - target[:, None]).square().mean(1), weight)
+    prediction, target, weight = prepare(prediction, target, weight)
+    return weighted_mean((prediction - target[:, None]).square().mean(1), weight)
 
 
 def mse_mean(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -96,8 +120,8 @@ def mse_mean(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -
     >>> mse_mean(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[2.0]]))
     tensor(0.)
     """
-    prediction, target, weight = _prepare(prediction, target, weight)
-    return _weighted_mean((prediction.mean(1) - target).square(), weight)
+    prediction, target, weight = prepare(prediction, target, weight)
+    return weighted_mean((prediction.mean(1) - target).square(), weight)
 
 
 def statistical(
@@ -140,11 +164,11 @@ def statistical(
     >>> statistical(torch.full((1, 4, 1), 2.0), torch.tensor([[2.0]]))
     tensor(0.)
     """
-    prediction, target, weight = _prepare(prediction, target, weight)
+    prediction, target, weight = prepare(prediction, target, weight)
     mean = prediction.mean(1)
     degrees = max(prediction.shape[1] - 1, 1)
     variance = (prediction - mean[:, None]).square().sum(1) / degrees
-    return _weighted_mean(gaussian.statistical(target, mean, variance, floor), weight)
+    return weighted_mean(gaussian.statistical(target, mean, variance, floor), weight)
 
 
 def crps(
@@ -193,15 +217,15 @@ def crps(
     >>> crps(members, target), crps(members, target, fair=True)
     (tensor(0.5000), tensor(0.))
     """
-    prediction, target, weight = _prepare(prediction, target, weight)
+    prediction, target, weight = prepare(prediction, target, weight)
     members = prediction.shape[1]
     error = (prediction - target[:, None]).abs().mean(1)
     if members == 1:
-        return _weighted_mean(error, weight)
+        return weighted_mean(error, weight)
     rank = torch.arange(1 - members, members, 2, device=error.device, dtype=error.dtype)
     pairs = members * (members - 1 if fair else members)
     spread = (rank[:, None] * prediction.sort(dim=1).values).sum(1) / pairs
-    return _weighted_mean(error - spread, weight)
+    return weighted_mean(error - spread, weight)
 
 
 def gaussian_crps(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -236,10 +260,13 @@ def gaussian_crps(prediction: Tensor, target: Tensor, weight: Tensor | None = No
     >>> gaussian_crps(torch.full((1, 4, 1), 2.0), torch.tensor([[0.5]]))
     tensor(1.5000)
     """
-    prediction, target, weight = _prepare(prediction, target, weight)
+    prediction, target, weight = prepare(prediction, target, weight)
     mean, std = gaussian.moments(prediction)
-    return _weighted_mean(gaussian.crps(target, mean, std), weight)
+    return weighted_mean(gaussian.crps(target, mean, std), weight)
 
+
+SHAPED: dict[str, ShapedLoss] = {"spectral": spectral}
+"""Losses that need the shape of a token, by name; they are in `LOSSES` too."""
 
 LOSSES: dict[str, Loss] = {
     "mse_ensemble": mse_ensemble,
@@ -248,6 +275,11 @@ LOSSES: dict[str, Loss] = {
     "crps": crps,
     "crps_fair": functools.partial(crps, fair=True),
     "gaussian_crps": gaussian_crps,
+    "gaussian_nll": gaussian_nll,
+    "gaussian_kl": gaussian_kl,
+    "energy": energy,
+    "energy_fair": functools.partial(energy, fair=True),
+    **SHAPED,
 }
 """Losses by the name that a configuration uses."""
 
@@ -260,15 +292,18 @@ class WeightedSum:
     ----------
     weights : dict of str to float
         Weight of each loss, by its name in `LOSSES`.
+    losses : dict of str to Loss
+        The losses by the same names; those in `SHAPED` know the shape of a token.
     """
 
     weights: dict[str, float]
+    losses: dict[str, Loss]
 
     def terms(
         self, prediction: Tensor, target: Tensor, weight: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Each loss by name, before its weight is applied."""
-        return {name: LOSSES[name](prediction, target, weight) for name in self.weights}
+        return {name: loss(prediction, target, weight) for name, loss in self.losses.items()}
 
     def __call__(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Weighted sum of the terms, a scalar."""
@@ -276,13 +311,15 @@ class WeightedSum:
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
 
-def total_loss(weights: Mapping[str, float]) -> WeightedSum:
-    """Weighted sum of losses.
+def total_loss(weights: Mapping[str, float], token_shape: Shape | None = None) -> WeightedSum:
+    """Weighted sum of losses, for the tokens of one field.
 
     Parameters
     ----------
     weights : mapping of str to float
         Weight of each loss by its name in `LOSSES`; at least one is positive, none negative.
+    token_shape : tuple of int, optional
+        Points of a token in (time, latitude, longitude), for those losses that are in `SHAPED`.
 
     Returns
     -------
@@ -292,13 +329,16 @@ def total_loss(weights: Mapping[str, float]) -> WeightedSum:
     Raises
     ------
     ConfigError
-        If a name is unknown (the nearest known one is named) or the weights are impossible.
+        If a name is unknown (the nearest known one is named), the weights are impossible, or a
+        loss needs `token_shape` and it is missing or can't be used.
 
     Examples
     --------
     >>> loss = total_loss({"mse_ensemble": 1.0, "crps": 0.5})
     >>> loss(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[2.0]]))
     tensor(1.2500)
+    >>> total_loss({"crps": 1.0, "spectral": 0.1}, token_shape=(3, 10, 10)).weights
+    {'crps': 1.0, 'spectral': 0.1}
     """
     for name, weight in weights.items():
         if name not in LOSSES:
@@ -307,72 +347,17 @@ def total_loss(weights: Mapping[str, float]) -> WeightedSum:
             raise ConfigError(
                 f"weight of loss {name!r} is {weight}: it must be finite, not negative"
             )
-    if not any(weights.values()):
+    used = {name: weight for name, weight in weights.items() if weight}
+    if not used:
         raise ConfigError(f"no loss has a positive weight: {dict(weights)}")
-    return WeightedSum({name: weight for name, weight in weights.items() if weight})
+    return WeightedSum(used, {name: _bound(name, token_shape) for name in used})
 
 
-def latitude_weights(latitude: Tensor) -> Tensor:
-    """Cosine of the latitude, normalized to mean one: the area of grid cells.
-
-    Parameters
-    ----------
-    latitude : Tensor
-        Degrees north, of any shape.
-
-    Returns
-    -------
-    Tensor
-        Of the same shape; float32 unless `latitude` is float64. Pass it as the weight of a loss.
-
-    Raises
-    ------
-    ConfigError
-        If a latitude lies outside -90..90.
-
-    Examples
-    --------
-    >>> latitude_weights(torch.tensor([60.0, 0.0]))
-    tensor([0.6667, 1.3333])
-    """
-    if not bool((latitude.abs() <= 90).all()):
-        raise ConfigError("latitudes must lie within -90..90 degrees")
-    # The cosine of a pole rounds to a negative number in float32; a tiny one keeps the mean
-    # positive if all points are poles.
-    cosine = torch.deg2rad(latitude.double()).cos().clamp(min=1e-12)
-    dtype = torch.float64 if latitude.dtype == torch.float64 else torch.float32
-    return (cosine / cosine.mean()).to(dtype)
-
-
-def _prepare(
-    prediction: Tensor, target: Tensor, weight: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Check shapes, take float32 at least, and move NaN of the target into the weight."""
-    if prediction.ndim != 3 or not prediction.shape[1]:
-        raise ConfigError(
-            f"a prediction has shape (tokens, members, points): {tuple(prediction.shape)}"
-        )
-    rows, _, points = prediction.shape
-    if target.shape != (rows, points):
-        raise ConfigError(
-            f"the target has shape {tuple(target.shape)}, the prediction "
-            f"{tuple(prediction.shape)}: {(rows, points)} is needed"
-        )
-    dtype = torch.promote_types(prediction.dtype, torch.float32)
-    target = target.to(dtype)
-    finite = target.isfinite()
-    if weight is None:
-        weight = finite
-    elif weight.shape in ((rows, points), (rows, 1)):
-        weight = weight * finite
-    else:
-        raise ConfigError(
-            f"the weight has shape {tuple(weight.shape)}: {(rows, points)} or {(rows, 1)} is needed"
-        )
-    return prediction.to(dtype), target.where(finite, 0.0), weight.to(dtype)
-
-
-def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Sum of weight * values over the sum of weights; zero where nothing has weight."""
-    total = weight.sum()
-    return (weight * values).sum() / total.where(total > 0, 1.0)
+def _bound(name: str, token_shape: Shape | None) -> Loss:
+    """The loss of a name, for tokens of one shape."""
+    if name not in SHAPED:
+        return LOSSES[name]
+    loss = functools.partial(SHAPED[name], token_shape=token_shape)
+    points = math.prod(token_shape or ())
+    loss(torch.zeros(0, 1, points), torch.zeros(0, points))  # refuses an impossible shape now
+    return loss

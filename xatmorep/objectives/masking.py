@@ -1,8 +1,8 @@
 """What is hidden from the model in training, and what it sees in the place of it.
 
-A strategy such as `random_tokens` says which tokens are hidden (True = hidden); `hide` draws the
-rate, asks the strategy and treats the hidden tokens. All randomness comes from the generator that
-is passed in: the same seed gives the same masks, on every device.
+Strategies such as `random_tokens` say which tokens are hidden (True = hidden); `hide` draws one,
+and a rate, and treats the hidden tokens. All randomness comes from the generator that is passed in:
+the same seed gives the same masks, wherever the tokens are.
 """
 
 from __future__ import annotations
@@ -15,12 +15,30 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-__all__ = ["Masked", "MaskingConfig", "hide", "random_tokens", "target_rows", "withhold"]
+from xatmorep.errors import ConfigError
+from xatmorep.objectives.alike import alike
+from xatmorep.objectives.strategies import STRATEGIES, random_tokens
+from xatmorep.strict import closest
+from xatmorep.tokens.spec import InputSpec
+
+__all__ = [
+    "Masked",
+    "MaskingConfig",
+    "check_strategies",
+    "hide",
+    "random_tokens",
+    "target_rows",
+    "withhold",
+]
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # Trailing dimensions of the values of a token: (time, latitude, longitude).
 POINTS = (-3, -2, -1)
+
+# Samples of a strategy that are looked at, as some have two ways of hiding.
+TRIALS = 16
 
 
 class MaskingConfig(BaseModel):
@@ -28,9 +46,16 @@ class MaskingConfig(BaseModel):
 
     Attributes
     ----------
+    strategies : dict of str to float
+        Weights of the strategies, by their names in `xatmorep.objectives.strategies`. One is drawn
+        for each sample, the same for all its fields.
+    together : bool
+        Whether the same places are hidden in all fields of a sample, or each field has a draw of
+        its own. Whole times and whole fields are always drawn for all fields. Of ``"levels"`` the
+        same are hidden in all fields, or, if this is false, levels of one field.
     rate : tuple of float
         Lowest and highest share of the tokens that is hidden; drawn uniformly for each sample
-        and field.
+        and, where each field has a draw of its own, each field.
     replaced, noised, coarsened, left : float
         Shares of the hidden tokens that are withheld (zeros, and marked as blank), mixed with
         noise, averaged over blocks of grid points, and left as they are. They sum to one. The
@@ -40,10 +65,14 @@ class MaskingConfig(BaseModel):
     --------
     >>> MaskingConfig(rate=(0.5, 0.9)).rate
     (0.5, 0.9)
+    >>> MaskingConfig(strategies={"random": 3, "forecast": 1}).strategies
+    {'random': 3.0, 'forecast': 1.0}
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    strategies: dict[str, Weight] = {"random": 1.0}
+    together: bool = False
     rate: tuple[Share, Share] = (0.1, 0.9)
     replaced: Share = 0.8
     noised: Share = 0.1
@@ -61,7 +90,17 @@ class MaskingConfig(BaseModel):
                 f"sum to one: {self.replaced} + {self.noised} + {self.coarsened} + {self.left} "
                 f"= {total:g}"
             )
+        for name in self.strategies:
+            if name not in STRATEGIES:
+                raise ValueError(f"masking strategy {name!r} is unknown{closest(name, STRATEGIES)}")
+        if not any(self.strategies.values()):
+            raise ValueError(f"one of the strategies must have weight, found {self.strategies}")
         return self
+
+    @property
+    def used(self) -> list[str]:
+        """Names of the strategies that have weight, sorted."""
+        return sorted(name for name, weight in self.strategies.items() if weight)
 
 
 @dataclass(frozen=True)
@@ -83,59 +122,68 @@ class Masked:
     blank: dict[str, Tensor]
 
 
-def random_tokens(
-    shape: tuple[int, ...],
-    rate: float | Tensor,
-    generator: torch.Generator,
-    present: Tensor | None = None,
-) -> Tensor:
-    """Hide tokens at random, anywhere in the neighborhood.
+def check_strategies(config: MaskingConfig, inputs: InputSpec) -> None:
+    """Refuse strategies that could hide nothing, or leave nothing visible, in a model.
 
     Parameters
     ----------
-    shape : tuple of int
-        ``(batch, ...)``: samples, and the tokens of each.
-    rate : float or Tensor
-        Share of the tokens to hide, for all samples or one for each (``(batch,)``).
-    generator : torch.Generator
-        Source of the draw; the mask is returned on its device.
-    present : Tensor, optional
-        Bool, of `shape`: tokens that can be hidden because they hold data. Default: all.
+    config : MaskingConfig
+        The strategies that are to be used.
+    inputs : InputSpec
+        What the model reads.
 
-    Returns
-    -------
-    Tensor
-        Bool, of `shape`, True = hidden. Of the n present tokens of a sample ``round(rate * n)``
-        are hidden; where the rate is positive at least one, and in any case at least one is not.
+    Raises
+    ------
+    ConfigError
+        Naming the first such strategy, what it needs and what the model has.
 
     Examples
     --------
-    >>> mask = random_tokens((2, 1, 1, 3, 4), 0.5, torch.Generator().manual_seed(0))
-    >>> mask.flatten(1).sum(1)
-    tensor([6, 6])
+    >>> inputs = InputSpec.model_validate({
+    ...     "neighborhood": {"shape": (2, 8, 8), "time_step": 6, "grid_step": (1, 1)},
+    ...     "fields": [{"name": "2m_temperature", "units": "K", "token_shape": (2, 4, 4)}],
+    ... })
+    >>> check_strategies(MaskingConfig(strategies={"forecast": 1}), inputs)
+    Traceback (most recent call last):
+    ...
+    xatmorep.errors.ConfigError: masking strategy 'forecast' needs at least two token times in
+    every field, but the tokens of a neighborhood (level, time, latitude, longitude) are
+    2m_temperature 1 x 1 x 2 x 2: change its shape or token_shape, or take 'forecast' out of
+    masking.strategies
     """
-    device = generator.device
-    if present is None:
-        present = torch.ones(shape, dtype=torch.bool, device=device)
-    present = present.to(device).flatten(1)
-    rates = torch.as_tensor(rate, dtype=torch.float64, device=device).expand(shape[0])
-    available = present.sum(1)
-    count = torch.maximum((rates * available).round().long(), (rates > 0).long())
-    count = torch.minimum(count, (available - 1).clamp(min=0))
-    order = torch.rand(present.shape, generator=generator, device=device, dtype=torch.float64)
-    place = order.masked_fill(~present, torch.inf).argsort(dim=1).argsort(dim=1)
-    return (place < count[:, None]).reshape(shape)
+    grids = {
+        field.name: (field.n_levels, *inputs.token_grid(field.name)) for field in inputs.fields
+    }
+    present = {name: torch.ones(TRIALS, *grid, dtype=torch.bool) for name, grid in grids.items()}
+    some = config.model_copy(update={"rate": (0.5, 0.5)})
+    for strategy in config.used:
+        masks = _shared(strategy, present, some, torch.Generator())
+        if masks is None:
+            masks = {
+                name: _own(strategy, mask, some, torch.Generator())
+                for name, mask in present.items()
+            }
+        if not torch.stack([mask.flatten(1).any(1) for mask in masks.values()]).any(0).all():
+            raise ConfigError(_impossible(strategy, config, grids))
+    levels = {field.name: field.levels for field in inputs.fields if field.levels}
+    if config.together and "levels" in config.used and len(set(levels.values())) > 1:
+        raise ConfigError(
+            f"masking strategy 'levels' hides the same levels of all fields where masking.together "
+            f"is true, but theirs differ: {levels}; give them the same levels, set together to "
+            f"false, or take 'levels' out of masking.strategies"
+        )
 
 
 def hide(tokens: Mapping[str, Tensor], config: MaskingConfig, generator: torch.Generator) -> Masked:
-    """Hide random tokens of each field, independently of the other fields.
+    """Hide tokens of each field.
 
     Parameters
     ----------
     tokens : mapping of str to Tensor
-        Normalized values ``(batch, level, T, A, O, t, a, o)`` by field; may hold NaN.
+        Normalized values ``(batch, level, T, A, O, t, a, o)`` by field, of one neighborhood; may
+        hold NaN.
     config : MaskingConfig
-        Rates and shares.
+        Strategies, rates and shares.
     generator : torch.Generator
         Source of all draws. They depend on the names of the fields, not on their order.
 
@@ -153,20 +201,21 @@ def hide(tokens: Mapping[str, Tensor], config: MaskingConfig, generator: torch.G
     >>> masked.hidden["2m_temperature"].flatten(1).sum(1)
     tensor([12, 12])
     """
+    device = generator.device
+    tokens = {name: tokens[name] for name in sorted(tokens)}
+    present = {name: values.isfinite().any(POINTS).to(device) for name, values in tokens.items()}
+    chosen = _choices(config, present, generator)
+    shared = {strategy: _shared(strategy, present, config, generator) for strategy in chosen}
     seen, hidden, blank = {}, {}, {}
-    low, high = config.rate
-    for name in sorted(tokens):
-        values = tokens[name]
-        present = values.isfinite().any(POINTS)
-        draw = torch.rand(
-            len(values), generator=generator, device=generator.device, dtype=torch.float64
-        )
-        mask = random_tokens(
-            tuple(present.shape), low + (high - low) * draw, generator, present.to(draw.device)
-        )
+    for name, values in tokens.items():
+        mask = torch.zeros_like(present[name])
+        for strategy, samples in chosen.items():
+            masks = shared[strategy]
+            drawn = masks[name] if masks else _own(strategy, present[name], config, generator)
+            mask |= drawn & samples[:, None, None, None, None]
         hidden[name] = mask.to(values.device)
         seen[name], withheld = _treat(values, hidden[name], config, generator)
-        blank[name] = withheld | ~present
+        blank[name] = withheld | ~present[name].to(values.device)
     return Masked(seen, hidden, blank)
 
 
@@ -226,6 +275,60 @@ def target_rows(values: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
     rows = values[hidden].flatten(1)
     finite = rows.isfinite()
     return rows.where(finite, 0.0), finite.to(rows.dtype)
+
+
+def _impossible(strategy: str, config: MaskingConfig, grids: Mapping[str, tuple[int, ...]]) -> str:
+    needs = STRATEGIES[strategy].needs
+    if config.together and STRATEGIES[strategy].hides == "tokens":
+        needs += " that all fields have in common"
+    found = ", ".join(f"{name} {' x '.join(map(str, grid))}" for name, grid in grids.items())
+    return (
+        f"masking strategy {strategy!r} needs {needs}, but the tokens of a neighborhood (level, "
+        f"time, latitude, longitude) are {found}: change its shape or token_shape, or take "
+        f"{strategy!r} out of masking.strategies"
+    )
+
+
+def _choices(
+    config: MaskingConfig, present: Mapping[str, Tensor], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Samples, bool (batch,), for which each strategy was drawn."""
+    batch, device = len(next(iter(present.values()))), generator.device
+    if len(config.used) == 1:
+        return {config.used[0]: torch.ones(batch, dtype=torch.bool, device=device)}
+    weights = [config.strategies[name] for name in config.used]
+    bounds = torch.tensor(weights, dtype=torch.float64, device=device).cumsum(0)
+    draw = torch.rand(batch, generator=generator, device=device, dtype=torch.float64) * bounds[-1]
+    number = (draw[:, None] >= bounds[:-1]).sum(1)
+    return {name: number == n for n, name in enumerate(config.used)}
+
+
+def _shared(
+    strategy: str,
+    present: Mapping[str, Tensor],
+    config: MaskingConfig,
+    generator: torch.Generator,
+) -> dict[str, Tensor] | None:
+    """Masks that were drawn for all fields; None where each field has a draw of its own."""
+    if STRATEGIES[strategy].hides == "tokens" and not config.together:
+        return None
+    batch = len(next(iter(present.values())))
+    rates = _rates(config, batch, generator)
+    return alike(strategy, present, rates, generator, together=config.together)
+
+
+def _own(
+    strategy: str, present: Tensor, config: MaskingConfig, generator: torch.Generator
+) -> Tensor:
+    """Mask of one field, (batch, level, T, A, O)."""
+    rates = _rates(config, len(present), generator)
+    return STRATEGIES[strategy].draw(tuple(present.shape), rates, generator, present)
+
+
+def _rates(config: MaskingConfig, batch: int, generator: torch.Generator) -> Tensor:
+    low, high = config.rate
+    draw = torch.rand(batch, generator=generator, device=generator.device, dtype=torch.float64)
+    return low + (high - low) * draw
 
 
 def _treat(

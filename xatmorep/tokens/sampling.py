@@ -151,10 +151,23 @@ class RandomNeighborhoods:
         if not 0 <= shard < n_shards:
             raise ConfigError(f"shard {shard} is not one of {n_shards}: count them from 0")
         for k in range(shard, self.slabs_per_epoch, n_shards):
-            yield self._slab(np.random.default_rng(np.random.SeedSequence([self.seed, epoch, k])))
+            yield self.slab(epoch, k)
 
-    def _slab(self, rng: np.random.Generator) -> TokenBatch:
-        """Read one random slab and cut random neighborhoods from it."""
+    def slab(self, epoch: int, k: int) -> TokenBatch:
+        """Read one random slab and cut random neighborhoods from it.
+
+        Parameters
+        ----------
+        epoch, k : int
+            Number of the epoch, and that of the slab in it. Together with the seed they decide
+            all draws: any slab can be asked for at any time, and none before it is read.
+
+        Returns
+        -------
+        TokenBatch
+            ``crops_per_slab`` neighborhoods with the same times.
+        """
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, k]))
         nt, na, no = self.spec.neighborhood.shape
         start = int(rng.integers(len(self._times) - nt + 1))
         extra = {dim: int(rng.integers(size)) for dim, size in self._extra.items()}

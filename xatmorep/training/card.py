@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
-import xarray as xr
+import torch
 
 from xatmorep.model.card import DataSource, ModelCard, TrainingSummary
 from xatmorep.training.config import PretrainConfig
+from xatmorep.training.data import TrainingData
 
-__all__ = ["training_card"]
+__all__ = ["iso", "trained", "training_card"]
 
 
-def training_card(
-    config: PretrainConfig,
-    time: xr.DataArray,
-    runs: list[slice],
-    held_out: slice | None,
-    is_global: bool,
-) -> ModelCard:
-    """Card of a model that is about to be trained.
-
-    Parameters
-    ----------
-    config : PretrainConfig
-        The run.
-    time : xarray.DataArray
-        Times of the data.
-    runs : list of slice
-        Positions of the training times.
-    held_out : slice or None
-        Positions of the held-out times.
-    is_global : bool
-        Whether the data cover all longitudes.
-    """
+def training_card(config: PretrainConfig, data: TrainingData) -> ModelCard:
+    """Card of a model that is about to be trained."""
+    time, held_out = data.time.values, data.held_out
+    extent = "global" if data.view.is_global else "region"
     latitude, longitude = config.model.inputs.neighborhood.grid_step
     return ModelCard(
         name=config.name,
         description=config.description,
         demonstration=config.demonstration,
         fields=tuple(field.name for field in config.model.inputs.fields),
-        grid=f"{'global' if is_global else 'region'}, {latitude:g} x {longitude:g} degrees",
-        period=(iso(time.values[runs[0].start]), iso(time.values[runs[-1].stop - 1])),
+        grid=f"{extent}, {latitude:g} x {longitude:g} degrees",
+        period=(iso(time[data.training[0].start]), iso(time[data.training[-1].stop - 1])),
         data=config.data or DataSource(name="not stated"),
         licence=config.licence,
         training=TrainingSummary(
@@ -52,9 +35,27 @@ def training_card(
             device="",
             validation=None
             if held_out is None
-            else (iso(time.values[held_out.start]), iso(time.values[held_out.stop - 1])),
+            else (iso(time[held_out.start]), iso(time[held_out.stop - 1])),
         ),
     )
+
+
+def trained(
+    card: ModelCard, step: int, config: PretrainConfig, seconds: float, device: str
+) -> ModelCard:
+    """The card with what the training has cost so far."""
+    assert card.training is not None
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
+    threads = "" if name != "CPU" else f", {torch.get_num_threads()} thread(s)"
+    training = card.training.model_copy(
+        update={
+            "steps": step,
+            "samples": step * config.batch_size,
+            "seconds": round(seconds, 1),
+            "device": name + threads,
+        }
+    )
+    return card.model_copy(update={"training": training})
 
 
 def iso(time: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import fsspec
 import yaml
@@ -14,10 +14,18 @@ from xatmorep.errors import ConfigError
 from xatmorep.model.card import DataSource
 from xatmorep.model.config import ModelConfig
 from xatmorep.objectives.losses import LOSSES, total_loss
-from xatmorep.objectives.masking import MaskingConfig
+from xatmorep.objectives.masking import MaskingConfig, check_strategies
 from xatmorep.strict import closest, validate
 
-__all__ = ["NormalizationConfig", "OptimizerConfig", "PretrainConfig", "read_config"]
+__all__ = [
+    "ExponentialSchedule",
+    "NormalizationConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "read_config",
+]
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -40,8 +48,32 @@ class NormalizationConfig(_Strict):
     period: Literal["record", "month"] = "record"
 
 
+class ExponentialSchedule(_Strict):
+    """The learning rates of AtmoRep (arXiv 2308.13280): constant in an epoch, then divided.
+
+    Attributes
+    ----------
+    epoch_steps : int
+        Steps that count as an epoch.
+    warmup_epochs : int
+        Epochs of a linear rise from `first` to the highest learning rate, both included.
+    first : float
+        Learning rate of the first epoch.
+    decay : float
+        What the learning rate is divided by after each further epoch.
+    lowest : float
+        Learning rate below which it doesn't fall.
+    """
+
+    epoch_steps: int = Field(gt=0)
+    warmup_epochs: int = Field(ge=2)
+    first: float = Field(ge=0)
+    decay: float = Field(ge=1)
+    lowest: float = Field(ge=0)
+
+
 class OptimizerConfig(_Strict):
-    """AdamW with a linear warm-up and a cosine decay to zero.
+    """AdamW, with a linear warm-up and a cosine decay to zero unless another schedule is given.
 
     Attributes
     ----------
@@ -49,6 +81,8 @@ class OptimizerConfig(_Strict):
         Highest learning rate, reached after the warm-up.
     warmup_steps : int
         Steps of the warm-up.
+    exponential : ExponentialSchedule, optional
+        Schedule in the place of warm-up and cosine.
     weight_decay : float
         Decay of all weight matrices (not of biases, norms and embeddings of one dimension).
     betas : tuple of float
@@ -59,9 +93,20 @@ class OptimizerConfig(_Strict):
 
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
+    exponential: ExponentialSchedule | None = None
     weight_decay: float = Field(default=0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     gradient_clip: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> OptimizerConfig:
+        schedule = self.exponential
+        if schedule is not None and max(schedule.first, schedule.lowest) > self.learning_rate:
+            raise ValueError(
+                f"exponential rises from {schedule.first} and falls to {schedule.lowest}: "
+                f"learning_rate {self.learning_rate} must not be lower"
+            )
+        return self
 
 
 class PretrainConfig(_Strict):
@@ -91,6 +136,8 @@ class PretrainConfig(_Strict):
         Weights of the losses, by their names in `xatmorep.objectives.losses`.
     field_weights : dict of str to float
         Weights of the predicted fields; 1 where absent.
+    level_weights : dict of str to dict of float to float
+        For each field, weights of its levels; 1 where absent.
     latitude_weighted : bool
         Whether errors are weighted by the cosine of latitude.
     optimizer : OptimizerConfig
@@ -101,14 +148,31 @@ class PretrainConfig(_Strict):
         Neighborhoods in a step.
     crops_per_slab : int
         Neighborhoods that are cut from each time slab that is read; divides `batch_size`.
+    accumulate : int
+        Parts in which the network sees a batch, one after the other, to save memory; divides the
+        number of slabs in a batch.
     validate_every : int
         Steps between two validations, each of which also saves the model.
     validation_batches : int
         Batches in a validation; always the same ones.
-    precision : {"float32", "bfloat16"}
-        Type in which the network computes; bfloat16 by autocast.
+    checkpoint_every : int, optional
+        Steps between two checkpoints, from which a run goes on; by default at each validation.
+    keep_checkpoints : int
+        Checkpoints that are kept, the newest ones.
+    ema : float, optional
+        Decay rate of a moving average of the weights over the steps; the average is what is
+        validated and saved. Without it the weights themselves are.
+    precision : {"float32", "bfloat16", "float16"}
+        Type in which the network computes; the last two by autocast.
     activation_checkpointing : bool
         Compute activations again in the backward pass instead of keeping them.
+    compile : bool
+        Whether `torch.compile` makes the network faster; needs a C++ compiler.
+    peak_flops : float, optional
+        Floating point operations per second that the device can do in this precision, for the
+        model FLOPs utilization; known for some GPUs.
+    loggers : tuple of {"tensorboard", "mlflow", "wandb"}
+        What the log is sent to besides the files; each needs the extra of its name.
     seed : int
         Decides weights, neighborhoods, masks and dropout.
     """
@@ -123,17 +187,25 @@ class PretrainConfig(_Strict):
     normalization: NormalizationConfig = NormalizationConfig()
     masking: MaskingConfig = MaskingConfig()
     loss: dict[str, float] = {"mse_ensemble": 1.0, "crps": 1.0}
-    field_weights: dict[str, float] = {}
+    field_weights: dict[str, Weight] = {}
+    level_weights: dict[str, dict[float, Weight]] = {}
     latitude_weighted: bool = True
     optimizer: OptimizerConfig = OptimizerConfig()
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     crops_per_slab: int = Field(default=4, gt=0)
+    accumulate: int = Field(default=1, gt=0)
     validate_every: int = Field(default=500, gt=0)
     validation_batches: int = Field(default=8, gt=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_every: int | None = Field(default=None, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     activation_checkpointing: bool = False
-    seed: int = 0
+    compile: bool = False
+    peak_flops: float | None = Field(default=None, gt=0)
+    loggers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> PretrainConfig:
@@ -141,17 +213,50 @@ class PretrainConfig(_Strict):
             raise ValueError(
                 f"crops_per_slab {self.crops_per_slab} does not divide batch_size {self.batch_size}"
             )
+        if self.slabs_per_batch % self.accumulate:
+            raise ValueError(
+                f"accumulate {self.accumulate} does not divide the {self.slabs_per_batch} slabs of "
+                f"a batch (batch_size {self.batch_size} / crops_per_slab {self.crops_per_slab})"
+            )
         for name in self.loss:
             if name not in LOSSES:
                 raise ValueError(f"loss {name!r} is unknown{closest(name, LOSSES)}")
-        total_loss(self.loss)  # refuses impossible weights before a run begins
-        for name in self.field_weights:
-            if name not in self.model.predicted:
-                raise ValueError(
-                    f"field_weights has {name!r}, which the model doesn't predict"
-                    f"{closest(name, self.model.predicted)}"
-                )
+        # These refuse what is impossible before a run begins.
+        for name in self.model.predicted:
+            total_loss(self.loss, self.model.inputs.field(name).token_shape)
+        check_strategies(self.masking, self.model.inputs)
+        self._check_weights()
         return self
+
+    def _check_weights(self) -> None:
+        predicted = self.model.predicted
+        for key, names in (
+            ("field_weights", self.field_weights),
+            ("level_weights", self.level_weights),
+        ):
+            for name in names:
+                if name not in predicted:
+                    raise ValueError(
+                        f"{key} has {name!r}, which the model doesn't predict"
+                        f"{closest(name, predicted)}"
+                    )
+        if not any(self.field_weights.get(name, 1.0) for name in predicted):
+            raise ValueError(
+                "field_weights gives all predicted fields weight 0: nothing is learned"
+            )
+        for name, weights in self.level_weights.items():
+            levels = self.model.inputs.field(name).levels
+            if unknown := sorted(set(weights) - set(levels)):
+                raise ValueError(
+                    f"level_weights of {name!r} has {unknown}: its levels are {list(levels)}"
+                )
+            if not any(weights.get(level, 1.0) for level in levels):
+                raise ValueError(f"level_weights gives all levels of {name!r} weight 0")
+
+    @property
+    def slabs_per_batch(self) -> int:
+        """Time slabs that are read for a batch."""
+        return self.batch_size // self.crops_per_slab
 
 
 def read_config(config: str | Path | Mapping[str, Any] | PretrainConfig) -> PretrainConfig:

@@ -1,58 +1,100 @@
-"""From a dataset to batches of hidden tokens: split, normalized, drawn, read ahead."""
+"""The data of a run: in canonical form, split in time, normalized when they are read."""
 
 from __future__ import annotations
 
-import itertools
-import queue
-import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor
 
-from xatmorep.data.conventions import CanonicalView
+from xatmorep.data.arrange import is_unread
+from xatmorep.data.conventions import CanonicalView, canonical_view
 from xatmorep.data.normalization import Normalizer
 from xatmorep.errors import ConfigError
-from xatmorep.model.inputs import NetworkInput
-from xatmorep.objectives.masking import hide, target_rows
-from xatmorep.tokens.batch import TokenBatch
 from xatmorep.tokens.sampling import RandomNeighborhoods
+from xatmorep.tokens.tiling import tiling_for
 from xatmorep.training.config import PretrainConfig
 
-__all__ = ["Example", "batches", "examples", "neighborhoods", "read_ahead", "split"]
+__all__ = ["TrainingData", "open_data", "split"]
 
 
 @dataclass(frozen=True)
-class Example:
-    """A batch with hidden tokens, and what the network has to say about them.
+class TrainingData:
+    """What a run learns from, and what it is tested with. Nothing is read before it is needed.
 
     Attributes
     ----------
-    inputs : NetworkInput
-        What the network sees.
-    hidden : dict of Tensor
-        Bool (batch, level, T, A, O) for each predicted field.
-    target, weight : dict of Tensor
-        (tokens, points) for each predicted field, in the order of the hidden tokens.
+    view : CanonicalView
+        All times.
+    time : xarray.DataArray
+        Their coordinate.
+    training : list of slice
+        Positions in time of runs of consecutive times.
+    held_out : slice or None
+        Positions of the held-out times.
     """
 
-    inputs: NetworkInput
-    hidden: dict[str, Tensor]
-    target: dict[str, Tensor]
-    weight: dict[str, Tensor]
+    view: CanonicalView
+    time: xr.DataArray
+    training: list[slice]
+    held_out: slice | None
 
-    def to(self, device: str) -> Example:
-        """The same on another device."""
-        return Example(
-            self.inputs.to(device),
-            *(
-                {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
-                for tensors in (self.hidden, self.target, self.weight)
-            ),
+    def fit(self, config: PretrainConfig) -> Normalizer:
+        """Statistics of the training times."""
+        times = np.concatenate([np.arange(run.start, run.stop) for run in self.training])
+        return Normalizer.fit(
+            {name: array.isel(time=times) for name, array in self.view.fields.items()},
+            self.view.statics,
+            **config.normalization.model_dump(),
         )
+
+    def neighborhoods(
+        self, run: slice, normalizer: Normalizer, config: PretrainConfig, seed: int
+    ) -> RandomNeighborhoods:
+        """Random neighborhoods of consecutive times, normalized when they are read."""
+        length = config.model.inputs.neighborhood.shape[0]
+        fields = {
+            # What is in a file, backed by dask: normalizing it would read all of it at once.
+            name: field.chunk(time=length) if is_unread(field.variable) else field
+            for name, field in self.view.fields.items()
+        }
+        return RandomNeighborhoods(
+            {name: normalizer.apply(name, x.isel(time=run)) for name, x in fields.items()},
+            {name: normalizer.apply(name, static) for name, static in self.view.statics.items()},
+            config.model.inputs,
+            is_global=self.view.is_global,
+            crops_per_slab=config.crops_per_slab,
+            seed=seed,
+        )
+
+
+def open_data(
+    ds: xr.Dataset,
+    config: PretrainConfig,
+    validation: slice | None,
+    variables: Mapping[str, str] | None = None,
+) -> TrainingData:
+    """Look at a dataset, and refuse it if the run can't use it.
+
+    Parameters
+    ----------
+    ds, config, validation, variables
+        As in `xatmorep.pretrain`.
+
+    Raises
+    ------
+    ConventionError
+        If a field is missing, or grid or time step are others than the model's.
+    ConfigError
+        If `validation` can't be used.
+    """
+    spec = config.model.inputs
+    view = canonical_view(ds, spec.fields, spec.statics, fields=variables)
+    labels = next(iter(view.fields.values()))
+    training, held_out = split(labels["time"], validation, spec.neighborhood.shape[0])
+    tiling_for(labels.isel(time=training[0]), spec, axes=view.axes)  # refuses another grid
+    return TrainingData(view, labels["time"], training, held_out)
 
 
 def split(
@@ -101,114 +143,3 @@ def split(
             f"times, which a neighborhood has, to train on; {data}"
         )
     return training, slice(start, stop)
-
-
-def neighborhoods(
-    view: CanonicalView,
-    normalizer: Normalizer,
-    config: PretrainConfig,
-    run: slice,
-    seed: int,
-) -> RandomNeighborhoods:
-    """Random neighborhoods of one run of consecutive times, normalized when they are read."""
-    return RandomNeighborhoods(
-        {name: normalizer.apply(name, field.isel(time=run)) for name, field in view.fields.items()},
-        {name: normalizer.apply(name, static) for name, static in view.statics.items()},
-        config.model.inputs,
-        is_global=view.is_global,
-        crops_per_slab=config.crops_per_slab,
-        seed=seed,
-    )
-
-
-def batches(sources: Sequence[RandomNeighborhoods], slabs: int) -> Iterator[TokenBatch]:
-    """Endless batches of neighborhoods from several time slabs, epoch after epoch."""
-    waiting: list[TokenBatch] = []
-    for epoch in itertools.count():
-        for source in sources:
-            for crops in source.batches(epoch):
-                waiting.append(crops)
-                if len(waiting) == slabs:
-                    yield _joined(waiting)
-                    waiting = []
-
-
-def _joined(parts: Sequence[TokenBatch]) -> TokenBatch:
-    """Batches one after the other."""
-
-    def join(name: str) -> dict[str, np.ndarray]:
-        first: Mapping[str, np.ndarray] = getattr(parts[0], name)
-        return {key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in first}
-
-    return TokenBatch(
-        spec=parts[0].spec,
-        tokens=join("tokens"),
-        info=join("info"),
-        times=np.concatenate([part.times for part in parts]),
-        latitude=np.concatenate([part.latitude for part in parts]),
-        longitude=np.concatenate([part.longitude for part in parts]),
-        statics=join("statics"),
-    )
-
-
-def examples(
-    stream: Iterator[TokenBatch], config: PretrainConfig, generator: torch.Generator
-) -> Iterator[Example]:
-    """Hide tokens of each batch."""
-    for batch in stream:
-        values = {name: torch.from_numpy(x) for name, x in batch.tokens.items()}
-        masked = hide(values, config.masking, generator)
-        hidden, target, weight = {}, {}, {}
-        for name in config.model.predicted:
-            hidden[name] = masked.hidden[name]
-            target[name], weight[name] = target_rows(values[name], hidden[name])
-            if config.latitude_weighted:
-                weight[name] = weight[name] * _area(batch, name)[hidden[name]]
-        yield Example(NetworkInput.of(batch, masked.tokens, masked.blank), hidden, target, weight)
-
-
-def _area(batch: TokenBatch, name: str) -> Tensor:
-    """Cosine of latitude of each point, (batch, level, T, A, O, points)."""
-    a = batch.spec.field(name).token_shape[1]
-    rows = np.cos(np.deg2rad(batch.latitude)).clip(min=0).astype("float32")
-    area = torch.from_numpy(rows).reshape(len(rows), 1, 1, -1, 1, 1, a, 1)
-    shape = batch.tokens[name].shape
-    return area.expand(*shape).flatten(-3)
-
-
-def read_ahead(stream: Iterator[Example], depth: int = 4) -> Generator[Example, None, None]:
-    """Prepare the next examples in a thread while the network works on one."""
-    ready: queue.Queue[Example | BaseException | None] = queue.Queue(depth)
-    done = threading.Event()
-
-    def put(item: Example | BaseException | None) -> None:
-        while not done.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-        return None
-
-    def work() -> None:
-        try:
-            for example in stream:
-                put(example)
-                if done.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # raised again where it can be seen
-            put(error)
-
-    thread = threading.Thread(target=work, name="xatmorep-read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item = ready.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        done.set()
-        thread.join()

@@ -1,37 +1,35 @@
-"""Pre-training on one machine: data, network, loss, optimizer, checkpoints, log."""
+"""Pre-training on one machine: it begins, goes on from where it was, or has come to its end."""
 
 from __future__ import annotations
 
-import csv
-import math
+import logging
+import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
-import yaml
-from torch import Tensor
 from tqdm import tqdm
 
-from xatmorep.data.arrange import is_unread
-from xatmorep.data.conventions import CanonicalView, canonical_view
-from xatmorep.data.normalization import Normalizer
-from xatmorep.errors import ConfigError, TrainingError
-from xatmorep.model.card import ModelCard
+from xatmorep.errors import TrainingInterruptedError
 from xatmorep.model.checkpoint import Model, load
 from xatmorep.model.device import resolve_device
 from xatmorep.model.multiformer import Multiformer
-from xatmorep.objectives.losses import total_loss
-from xatmorep.tokens.sampling import RandomNeighborhoods
-from xatmorep.tokens.tiling import tiling_for
-from xatmorep.training.card import training_card
-from xatmorep.training.config import OptimizerConfig, PretrainConfig, read_config
-from xatmorep.training.data import Example, batches, examples, neighborhoods, read_ahead, split
+from xatmorep.training.ahead import read_ahead
+from xatmorep.training.batches import Batch, Batches
+from xatmorep.training.card import trained, training_card
+from xatmorep.training.checkpoints import newest_checkpoint, save_checkpoint
+from xatmorep.training.config import PretrainConfig, read_config
+from xatmorep.training.data import TrainingData, open_data
+from xatmorep.training.interrupt import Interrupt
+from xatmorep.training.learner import Learner, check_compiler
+from xatmorep.training.loggers import check_loggers, open_loggers
+from xatmorep.training.logs import RunLog
+from xatmorep.training.run import RunFolder, describe_data
+from xatmorep.training.speed import Speedometer
+from xatmorep.training.state import Tally, TrainingState
 
 __all__ = ["pretrain"]
 
@@ -51,6 +49,9 @@ def pretrain(
     Tokens of each field are hidden at random and predicted from the visible ones. Statistics for
     the normalization are taken from the training times only.
 
+    The same call on the same `out` goes on from the newest checkpoint, wherever the run was
+    stopped or killed; of a run that has come to its end it returns the best model.
+
     Parameters
     ----------
     ds : xarray.Dataset
@@ -58,8 +59,10 @@ def pretrain(
     config : str, path, mapping or PretrainConfig
         The run; a path or URL names a YAML file.
     out : str or path
-        New folder for the run: ``best`` and ``last``, models that `xatmorep.load` opens;
-        ``config.yaml``, the resolved configuration; ``log.csv``, one line for each validation.
+        Folder of the run, new or that of the same run: ``best`` and ``last``, models that
+        `xatmorep.load` opens; ``config.yaml``, the resolved configuration; ``log.csv`` and
+        ``log.jsonl``, one line for each validation; ``ledger.csv``, one line for each step;
+        ``checkpoints``.
     validation : slice of labels, optional
         Times that are held out, for example ``slice("2019", "2019")``. Without it ``best`` is
         chosen by the training loss.
@@ -78,259 +81,174 @@ def pretrain(
     Raises
     ------
     ConfigError
-        If the configuration is wrong, `out` exists, or `validation` can't be used.
+        If the configuration is wrong, `validation` can't be used, or `out` holds something else
+        or a run with another configuration or other data.
     ConventionError
         If the dataset lacks what the configuration asks for.
+    TrainingError
+        If the loss is no longer a number.
+    TrainingInterruptedError
+        After SIGTERM or Ctrl-C, when a checkpoint is on disk.
+    MissingExtraError
+        If the configuration asks for a logger that isn't installed.
+
+    Warns
+    -----
+    UserWarning
+        For each checkpoint that is damaged; the newest complete one is used.
 
     Notes
     -----
-    Two runs with equal data, configuration, device and number of threads give equal weights.
+    Two runs with equal data, configuration, device and number of threads give equal weights, on
+    the CPU to the last digit, however often they were interrupted.
     """
     config = read_config(config)
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists: name a new folder for the run, or remove it")
-    spec = config.model.inputs
-    view = canonical_view(ds, spec.fields, spec.statics, fields=variables)
-    labels = next(iter(view.fields.values()))
-    runs, held_out = split(labels["time"], validation, spec.neighborhood.shape[0])
-    tiling_for(labels.isel(time=runs[0]), spec, axes=view.axes)  # refuses another grid or time step
-    normalizer = _fit(view, runs, config)
-    view = _by_parts(view, spec.neighborhood.shape[0])
-    training = [
-        neighborhoods(view, normalizer, config, run, seed=config.seed + number)
-        for number, run in enumerate(runs)
-    ]
-    stream = _stream(training, config, config.seed)
-    checks = []
-    if held_out is not None:
-        source = neighborhoods(view, normalizer, config, held_out, seed=config.seed)
-        fixed = _stream([source], config, config.seed + 1)
-        checks = list(islice(fixed, config.validation_batches))
-    card = training_card(config, labels["time"], runs, held_out, view.is_global)
+    check_loggers(config.loggers)
+    if config.compile:
+        check_compiler()
+    folder = RunFolder(out)
+    folder.check_config(config)
+    data = open_data(ds, config, validation, variables)
+    description = describe_data(data)
+    folder.check_data(description)
     device = resolve_device(device)
-    folder.mkdir(parents=True, exist_ok=True)
-    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    (folder / "config.yaml").write_text(resolved)
-    devices = [device] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices):
+    if folder.finished:
+        _say(f"the run in {folder.path} is finished: here is its best model", progress)
+        return load(folder.best)
+    with folder.locked():
+        found = newest_checkpoint(folder.checkpoints) if folder.exists else None
+        if found is None:
+            if folder.exists:
+                _say(f"no complete checkpoint in {folder.path}: the run begins anew", progress)
+            folder.begin(config, description, data.fit(config))
+        else:
+            _say(f"going on after step {found['step']} of {config.steps}", progress)
+        _run(config, data, folder, found, device, progress)
+        folder.finish()
+    return load(folder.best)
+
+
+def _run(
+    config: PretrainConfig,
+    data: TrainingData,
+    folder: RunFolder,
+    found: dict[str, Any] | None,
+    device: str,
+    progress: bool,
+) -> None:
+    """Make all parts, put them in the state of a checkpoint if there is one, and train."""
+    normalizer = folder.normalizer()
+    batches = Batches(data, normalizer, config, "training")
+    checks: list[Batch] = []
+    if data.held_out is not None:
+        fixed = Batches(data, normalizer, config, "validation")
+        checks = list(fixed.since(0, config.validation_batches))
+    with torch.random.fork_rng([device] if device.startswith("cuda") else []):
         torch.manual_seed(config.seed)  # dropout draws from the global generator
         network = Multiformer(config.model, torch.Generator().manual_seed(config.seed))
         network.activation_checkpointing = config.activation_checkpointing
-        model = Model(config.model, network.to(device), normalizer, card)
-        ahead = read_ahead(stream)
+        state = TrainingState(network.to(device), config)
+        sizes: dict[str, int] = {}
+        if found is not None:
+            state.restore(found)
+            sizes = found["logs"]
+            found.clear()  # a few times as large as the model
+        model = Model(config.model, state.result, normalizer, training_card(config, data))
+        loggers = open_loggers(config, folder.path, folder.id, state.step)
+        log = RunLog(folder.path, sizes, loggers)
+        ahead = read_ahead(batches.since(state.step, config.steps))
         try:
-            return _train(model, config, ahead, checks, device, folder, progress)
+            _train(model, state, config, ahead, checks, folder, log, progress)
         finally:
             ahead.close()
-
-
-@dataclass
-class _Tally:
-    """Sums since the last line of the log."""
-
-    loss: float = 0.0
-    steps: int = 0
-    waited: float = 0.0
-    since: float = field(default_factory=time.perf_counter)
+            log.close()
 
 
 def _train(
     model: Model,
+    state: TrainingState,
     config: PretrainConfig,
-    stream: Iterator[Example],
-    checks: list[Example],
-    device: str,
-    folder: Path,
+    stream: Iterator[Batch],
+    checks: Sequence[Batch],
+    folder: RunFolder,
+    log: RunLog,
     progress: bool,
-) -> Model:
-    network = model.network
-    optimizer = _optimizer(network, config.optimizer)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: learning_rate_factor(step, config.optimizer.warmup_steps, config.steps),
-    )
-    best, tally, start = math.inf, _Tally(), time.perf_counter()
-    bar = tqdm(range(1, config.steps + 1), desc=config.name, unit="step", disable=not progress)
-    for step in bar:
-        before = time.perf_counter()
-        example = next(stream).to(device)
-        tally.waited += time.perf_counter() - before
-        network.train()
-        optimizer.zero_grad(set_to_none=True)
-        loss = objective(network, example, config, device)
-        if not bool(torch.isfinite(loss)):
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {step}: lower the learning rate or clip the "
-                f"gradients more; the last model before is in {folder / 'last'}"
-            )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.gradient_clip)
-        optimizer.step()
-        schedule.step()
-        tally.loss += loss.item()
-        tally.steps += 1
-        if step % config.validate_every and step != config.steps:
-            continue
-        network.eval()
-        line = _line(step, start, tally, optimizer, config)
-        line |= validate(network, checks, config, device)
-        _log(folder / "log.csv", line)
-        score = line["validation_loss" if checks else "training_loss"]
-        bar.set_postfix(loss=f"{score:.4f}")
-        model.card = _trained(model.card, step, config, line["seconds"], device)
-        model.save(folder / "last")
-        if score < best:
-            best = score
-            model.save(folder / "best")
-        tally = _Tally()
-    return load(folder / "best")
+) -> None:
+    """All steps that are left."""
+    learner = Learner(state, config)
+    speed = Speedometer(state.network, config)
+    began = time.perf_counter() - state.seconds
+    bar = tqdm(total=config.steps, initial=state.step, desc=config.name, disable=not progress)
+    with bar, Interrupt() as interrupt:
+        while state.step < config.steps:
+            before = time.perf_counter()
+            batch = next(stream)
+            waited = time.perf_counter() - before
+            line = learner.learn(batch)
+            log.step(state.step, batch.position, line)
+            state.tally.add(line["loss"], time.perf_counter() - before, waited)
+            state.seconds = time.perf_counter() - began
+            bar.set_postfix(_short(line["loss"], speed(state.tally)), refresh=False)
+            bar.update()
+            last = state.step == config.steps
+            if last:
+                _say(speed.words(state.tally), progress)
+            if last or state.step % config.validate_every == 0:
+                _validate_and_save(model, learner, checks, speed, folder, log)
+            every = config.checkpoint_every or config.validate_every
+            if last or interrupt.signal or state.step % every == 0:
+                content = state.content() | {"logs": log.sync()}
+                keep = config.keep_checkpoints
+                save_checkpoint(folder.checkpoints, state.step, content, keep=keep)
+            if interrupt.signal and not last:
+                raise TrainingInterruptedError(
+                    f"stopped by {interrupt.signal} after step {state.step} of {config.steps}: "
+                    f"the same command goes on from there"
+                )
 
 
-def objective(
-    network: Multiformer, example: Example, config: PretrainConfig, device: str
-) -> Tensor:
-    """Weighted mean of the fields' losses at the hidden tokens."""
-    return _loss(_predictions(network, example, config, device), example, config)
-
-
-def _predictions(
-    network: Multiformer, example: Example, config: PretrainConfig, device: str
-) -> dict[str, Tensor]:
-    """Hidden tokens of each field (tokens, members, points), in the precision of the run."""
-    with torch.autocast(
-        torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"
-    ):
-        return network(example.inputs, example.hidden)
-
-
-def _loss(predictions: Mapping[str, Tensor], example: Example, config: PretrainConfig) -> Tensor:
-    loss = total_loss(config.loss)
-    weights = {name: config.field_weights.get(name, 1.0) for name in predictions}
-    terms = [
-        weights[name] * loss(prediction, example.target[name], example.weight[name])
-        for name, prediction in predictions.items()
-    ]
-    return torch.stack(terms).sum() / sum(weights.values())
-
-
-@torch.no_grad()
-def validate(
-    network: Multiformer, checks: list[Example], config: PretrainConfig, device: str
-) -> dict[str, float]:
-    """Loss, and error of the ensemble mean in standard deviations for each field."""
-    if not checks:
-        return {}
-    losses, errors, weights = 0.0, dict[str, float](), dict[str, float]()
-    for example in checks:
-        example = example.to(device)
-        predictions = _predictions(network, example, config, device)
-        losses += _loss(predictions, example, config).item()
-        for name, prediction in predictions.items():
-            square = (prediction.mean(1) - example.target[name]).square() * example.weight[name]
-            errors[name] = errors.get(name, 0.0) + square.sum().item()
-            weights[name] = weights.get(name, 0.0) + example.weight[name].sum().item()
-    return {"validation_loss": losses / len(checks)} | {
-        f"rmse_{name}": math.sqrt(error / weights[name]) for name, error in errors.items()
+def _validate_and_save(
+    model: Model,
+    learner: Learner,
+    checks: Sequence[Batch],
+    speed: Speedometer,
+    folder: RunFolder,
+    log: RunLog,
+) -> None:
+    """A line of the log, the last model, and the best one if it is."""
+    state = learner.state
+    training_loss = state.tally.loss / state.tally.steps
+    line = {
+        "seconds": round(state.seconds, 1),
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "training_loss": training_loss,
+        **speed(state.tally),
+        **learner.validate(checks),
     }
+    log.validation(state.step, line)
+    model.card = trained(model.card, state.step, learner.config, state.seconds, str(state.device))
+    model.save(folder.last)
+    score = line.get("validation_loss", training_loss)
+    if score < state.best:
+        state.best = score
+        model.save(folder.best)
+    state.tally = Tally()
 
 
-def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
-    """Linear warm-up to one, then half a cosine down to zero.
-
-    Examples
-    --------
-    >>> [round(learning_rate_factor(step, 2, 6), 3) for step in range(6)]
-    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def _optimizer(network: Multiformer, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,  # one pass over each tensor, on CPU and CUDA alike
-    )
-
-
-def _by_parts(view: CanonicalView, length: int) -> CanonicalView:
-    """What is in a file, backed by dask: else normalizing it would read all of it at once."""
-    fields = {
-        name: field.chunk(time=length) if is_unread(field.variable) else field
-        for name, field in view.fields.items()
+def _short(loss: float, speed: Mapping[str, float]) -> dict[str, str]:
+    """What the progress bar shows."""
+    shown = {
+        "loss": f"{loss:.4f}",
+        "samples/s": f"{speed['samples_per_second']:.3g}",
+        "waiting": f"{speed['data_wait_share']:.0%}",
     }
-    return replace(view, fields=fields)
+    if "model_flops_utilization" in speed:
+        shown["MFU"] = f"{speed['model_flops_utilization']:.1%}"
+    return shown
 
 
-def _fit(view: CanonicalView, runs: list[slice], config: PretrainConfig) -> Normalizer:
-    """Statistics of the training times."""
-    times = np.concatenate([np.arange(run.start, run.stop) for run in runs])
-    return Normalizer.fit(
-        {name: array.isel(time=times) for name, array in view.fields.items()},
-        view.statics,
-        **config.normalization.model_dump(),
-    )
-
-
-def _stream(
-    sources: list[RandomNeighborhoods], config: PretrainConfig, seed: int
-) -> Iterator[Example]:
-    slabs = config.batch_size // config.crops_per_slab
-    return examples(batches(sources, slabs), config, torch.Generator().manual_seed(seed))
-
-
-def _line(
-    step: int,
-    start: float,
-    tally: _Tally,
-    optimizer: torch.optim.Optimizer,
-    config: PretrainConfig,
-) -> dict[str, float]:
-    """What the log says about the steps since the last line."""
-    seconds = time.perf_counter() - tally.since
-    return {
-        "step": step,
-        "seconds": round(time.perf_counter() - start, 1),
-        "learning_rate": optimizer.param_groups[0]["lr"],
-        "training_loss": tally.loss / tally.steps,
-        "samples_per_second": tally.steps * config.batch_size / seconds,
-        "data_wait_share": tally.waited / seconds,
-    }
-
-
-def _trained(
-    card: ModelCard, step: int, config: PretrainConfig, seconds: float, device: str
-) -> ModelCard:
-    """The card with what the training has cost so far."""
-    assert card.training is not None
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
-    threads = "" if name != "CPU" else f", {torch.get_num_threads()} thread(s)"
-    training = card.training.model_copy(
-        update={
-            "steps": step,
-            "samples": step * config.batch_size,
-            "seconds": seconds,
-            "device": name + threads,
-        }
-    )
-    return card.model_copy(update={"training": training})
-
-
-def _log(path: Path, line: Mapping[str, float]) -> None:
-    """Append a line, under a heading if it is the first."""
-    first = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(line))
-        if first:
-            writer.writeheader()
-        writer.writerow(line)
+def _say(text: str, show: bool) -> None:
+    """Tell the user on standard error, and programs by the log of Python."""
+    logging.getLogger("xatmorep").info(text)
+    if show:
+        tqdm.write(f"xatmorep: {text}", file=sys.stderr)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import torch
+import xarray as xr
+
+from tests.tasks import small
+from tests.training.runs import RUN
+from xatmorep.tokens.batch import TokenBatch
+from xatmorep.training.config import PretrainConfig, read_config
+from xatmorep.training.data import open_data
+from xatmorep.training.examples import Example, example, join
+
+CONFIG = read_config(RUN | {"masking": {"rate": (0.5, 0.5)}})
+
+
+def crops(k: int = 0, ds: xr.Dataset | None = None) -> TokenBatch:
+    data = open_data(small.dataset() if ds is None else ds, CONFIG, None)
+    source = data.neighborhoods(slice(0, 5), small.model().normalizer, CONFIG, seed=0)
+    return source.slab(0, k)
+
+
+def made(seed: int = 0, ds: xr.Dataset | None = None, config: PretrainConfig = CONFIG) -> Example:
+    return example(crops(ds=ds), config, seed)
+
+
+def test_examples_hold_what_is_hidden_and_its_target():
+    made_of = crops()
+    one = example(made_of, CONFIG, seed=0)
+    hidden = one.hidden["2m_temperature"]
+    assert hidden.shape == (2, 1, 2, 3, 4)
+    assert int(hidden.sum()) == 2 * 12
+    values = torch.from_numpy(made_of.tokens["2m_temperature"])[hidden].flatten(1)
+    assert torch.equal(one.target["2m_temperature"], values)
+    # What is blank for the network is zero there, and only hidden tokens are blank.
+    blank = one.inputs.blank["2m_temperature"]
+    assert bool((hidden | ~blank).all())
+    assert float(one.inputs.tokens["2m_temperature"][blank].abs().max()) == 0
+
+
+def test_weights_are_the_cosine_of_latitude():
+    """Taken from token info, another way than that of the code."""
+    one = made()
+    latitude = one.inputs.info["2m_temperature"][..., 4][one.hidden["2m_temperature"]]
+    rows = latitude[:, None] + torch.tensor([5.0, -5.0]).repeat_interleave(3)
+    expected = torch.deg2rad(rows).cos().clamp(min=0)
+    torch.testing.assert_close(one.weight["2m_temperature"], expected, atol=1e-6, rtol=0)
+
+
+def test_weights_of_levels():
+    plain = CONFIG.model_copy(update={"latitude_weighted": False})
+    weighted = plain.model_copy(update={"level_weights": {"temperature": {500.0: 3.0}}})
+    one, same = made(config=weighted), made(config=plain)
+    level = one.inputs.info["temperature"][..., 3][one.hidden["temperature"]]
+    assert set(level.tolist()) == {500.0, 850.0}
+    expected = torch.where(level == 500, 3.0, 1.0)[:, None].expand(-1, 24)
+    assert torch.equal(one.weight["temperature"], expected)
+    assert torch.equal(one.weight["2m_temperature"], same.weight["2m_temperature"])
+    assert torch.equal(one.target["temperature"], same.target["temperature"])
+
+
+def test_seeds_repeat_and_differ():
+    first, again, other = (made(seed).hidden["temperature"] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_missing_values_have_no_weight():
+    ds = small.dataset()
+    ds["2m_temperature"] = ds["2m_temperature"].where(ds["longitude"] < 180)
+    one = made(ds=ds)
+    weight, target = one.weight["2m_temperature"], one.target["2m_temperature"]
+    assert bool(target.isfinite().all())
+    assert bool(one.inputs.tokens["2m_temperature"].isfinite().all())
+    assert bool((target[weight > 0] != 0).all())
+
+
+def test_joined_examples_are_as_if_they_had_been_one():
+    """Rows stay in the order of boolean indexing."""
+    parts = [example(crops(k), CONFIG, seed=k) for k in range(3)]
+    whole = join(parts)
+    for name in CONFIG.model.predicted:
+        assert whole.hidden[name].shape[0] == 6
+        values = torch.cat([torch.from_numpy(crops(k).tokens[name]) for k in range(3)])
+        rows = values[whole.hidden[name]].flatten(1)
+        assert torch.equal(whole.target[name], rows)
+        assert whole.weight[name].shape == rows.shape
+        tokens = torch.cat([part.inputs.tokens[name] for part in parts])
+        assert torch.equal(whole.inputs.tokens[name], tokens)
+        assert whole.inputs.statics[name].shape[0] == 6
+    assert join(parts[:1]) is parts[0]
