@@ -114,6 +114,7 @@ def slabs(out: Path) -> list[int]:
 def kill(process: subprocess.Popen[bytes], out: Path, span: float, draw: random.Random) -> str:
     """Kill at a random instant; says what it was doing, or ``"finished"``."""
     before = (out / "ledger.csv").stat().st_size if (out / "ledger.csv").exists() else 0
+    old = unfinished(out)
     if draw.random() < 0.2:  # while it starts
         wait(process, draw.uniform(0, 6))
     else:
@@ -126,11 +127,17 @@ def kill(process: subprocess.Popen[bytes], out: Path, span: float, draw: random.
         return "finished"
     process.kill()
     process.wait()
-    if any((out / "checkpoints").glob(".*.tmp")):
-        return "writing a checkpoint"
-    if any(out.glob(".best*")) or any(out.glob(".last*")):
-        return "writing a model"
-    return "training" if _changed(out / "ledger.csv", before) else "starting"
+    if not _changed(out / "ledger.csv", before):
+        return "starting"
+    new = {path.parent.name for path in unfinished(out) - old}
+    if not new:
+        return "training"
+    return "writing a checkpoint" if "checkpoints" in new else "writing a model"
+
+
+def unfinished(out: Path) -> set[Path]:
+    """Files and folders that were not completed."""
+    return {*out.glob(".*.tmp*"), *(out / "checkpoints").glob(".*.tmp")}
 
 
 def _changed(path: Path, before: int) -> bool:

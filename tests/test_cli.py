@@ -208,16 +208,64 @@ def test_evaluate(run, folder):
     words = "--time 2020-12-31/2021-01-01T00 --climatology 2020-12-31/2020-12-31 --seed 3"
     table = run(f"evaluate @data.zarr --model model {words} --out s.zarr --write-card")
     scores = opened("s.zarr")["score"]
-    assert {"model", "climatology", "interpolation"} <= set(scores["forecaster"].values)
+    assert {"model", "climatology", "interpolation", "kriging"} <= set(scores["forecaster"].values)
     for word in ("2m_temperature [K]", "temperature at 850 [K]", "climatology", "spread/skill"):
         assert word in table
     card = xatmorep.load("model").card
     found = {(s.field, s.level, s.baseline): s.value for s in card.scores if s.metric == "rmse"}
-    rmse = scores.sel(forecaster="model", metric="rmse")
+    rmse = scores.sel(forecaster="model", metric="rmse", field="2m_temperature")
     assert found["2m_temperature", None, None] == pytest.approx(float(rmse[0]), rel=1e-3)
     # The card names a command that gives the same scores again.
     assert run(card.scores[0].command.removeprefix("xatmorep ")) == table
     assert xatmorep.load("model").digest == small.model().digest
+
+
+def test_evaluate_forecasts(run, folder):
+    shutil.copytree(folder / "forecaster", "model")
+    ds = small.dataset(9)
+    ds.to_netcdf("long.nc")
+    words = (
+        "--task forecast --lead-time 6h --init-step 12h --block 6h --climatology-data @data.nc "
+        "--baselines climatology persistence --plot p.png"
+    )
+    text = run(f"evaluate long.nc --model model {words} --write-card --out s.nc")
+    assert "temperature at 850 after 6h [K]" in text
+    scores = opened("s.nc")
+    assert scores["forecaster"].values.tolist() == ["model", "climatology", "persistence"]
+    twin = xatmorep.evaluate(
+        small.forecaster(),
+        ds,
+        task="forecast",
+        lead_time="6h",
+        init_step="12h",
+        block="6h",
+        climatology=dataset(),
+        baselines=["climatology", "persistence"],
+    )
+    xr.testing.assert_allclose(scores, twin)
+    pictures = ["p.png", "p_ranks.png", "p_spectrum.png"]
+    assert text.splitlines()[-3:] == pictures
+    for picture in pictures:
+        assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    card = xatmorep.load("model").card
+    assert {score.lead_time for score in card.scores} == {"6h"}
+    assert text.startswith(run(card.scores[0].command.removeprefix("xatmorep ")).rstrip())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--task forecast", 'the task "forecast" needs lead_time'),
+        ("--lead-time 6h", 'lead_time is for forecasts: say task="forecast"'),
+        ("--baselines krigin", "baseline 'krigin' is unknown; did you mean 'kriging'?"),
+        ("--climatology-data nowhere", "nowhere"),
+        ("--plot p.pdf", "p.pdf must end with .png"),
+        ("--plot none/p.png", "none doesn't exist: make it first"),
+    ],
+)
+def test_mistakes_in_an_evaluation(run, words, message):
+    assert message in run(f"evaluate @data.zarr --model @model {words}", 1)
+    assert os.listdir() == []
 
 
 def test_demo(run, monkeypatch):

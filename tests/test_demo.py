@@ -20,7 +20,7 @@ def test_everything_is_made(made):
     assert stores < names
     pictures = {name for name in names if name.endswith(".png")}
     assert names == stores | pictures
-    assert len(pictures) == 7
+    assert len(pictures) == 10
     for name in names:
         assert name in text
     for picture in pictures:

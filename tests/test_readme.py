@@ -28,6 +28,8 @@ def _score(field: str, metric: str, baseline: str | None) -> float:
         score
         for score in CARD.scores
         if (score.field, score.metric, score.baseline) == (field, metric, baseline)
+        and score.rate in (None, 0.5)
+        and score.lead_time is None
     ]
     return score.value
 
@@ -54,9 +56,8 @@ def test_every_predicted_field_has_a_row():
 def test_the_command_beside_the_figures_is_that_of_the_card():
     words = re.search(r"^xatmorep evaluate .*$", README, re.MULTILINE)
     assert words is not None
-    (command,) = {score.command for score in CARD.scores}
-    for word in words[0].split():
-        assert word in command
+    commands = {score.command for score in CARD.scores}
+    assert any(all(word in command for word in words[0].split()) for command in commands)
 
 
 def test_it_is_called_a_demonstration():

@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -17,8 +18,8 @@ import xarray as xr
 import xatmorep
 from xatmorep.accessor import DEFAULT_MODEL
 from xatmorep.data.axes import locate_axes
-from xatmorep.errors import ConfigError, XatmorepError
-from xatmorep.output import check_result, write
+from xatmorep.errors import ConfigError, XatmorepError, require
+from xatmorep.output import check_new, check_result, new_path, write
 
 __all__ = ["main"]
 
@@ -133,13 +134,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluate)
     _add_model(evaluate)
     evaluate.add_argument(
+        "--task", choices=("predict", "forecast"), default="predict", help="what is scored"
+    )
+    evaluate.add_argument(
         "--climatology",
         metavar="START/STOP",
-        help="times of the data whose mean is the climatology",
+        help="times whose mean is the climatology; without --climatology-data those of the data",
     )
-    evaluate.add_argument("--rate", type=float, default=0.5, help="share of tokens to hide")
-    evaluate.add_argument("--seed", type=int, default=0, help="seed of the hidden tokens")
+    evaluate.add_argument(
+        "--climatology-data", metavar="DATA", help="other data to take the climatology from"
+    )
+    evaluate.add_argument("--baselines", nargs="+", help="names; else all that can be had")
+    evaluate.add_argument("--rate", type=float, help="share of tokens to hide, else 0.5")
+    evaluate.add_argument("--lead-time", help="how far forecasts go, with its unit: 24h")
+    evaluate.add_argument("--init-time", nargs="+", help="times to forecast from; else all")
+    evaluate.add_argument("--init-step", help="time from one forecast to the next, instead: 24h")
+    evaluate.add_argument("--block", help="length of the blocks that intervals draw, else 5D")
+    evaluate.add_argument(
+        "--seed", type=int, default=0, help="seed of the hidden tokens and the intervals"
+    )
     evaluate.add_argument("--out", help="new .zarr or .nc for all scores")
+    evaluate.add_argument(
+        "--plot", metavar="PNG", help="new picture of the scores; two more are put beside it"
+    )
     evaluate.add_argument(
         "--write-card", action="store_true", help="write the scores into the card of the model"
     )
@@ -170,14 +187,15 @@ def _one_line(error: Exception) -> str:
     return "; ".join(lines).replace(":; ", ": ")
 
 
-def _open(options: argparse.Namespace, span: str | None) -> xr.Dataset:
-    """Open the data and cut them to a span of time and the region."""
+def _open(options: argparse.Namespace, span: str | None, data: str | None = None) -> xr.Dataset:
+    """Open the data (or others) and cut them to a span of time and the region."""
+    data = options.data if data is None else data
     entries = xatmorep.open_catalog().entries
     parameters: dict[str, Any] = {}
     # ARCO-ERA5 has 1.3 million hours, which are better cut before dask lists their chunks.
-    if span and options.data in entries and "time" in entries[options.data].user_parameters:
+    if span and data in entries and "time" in entries[data].user_parameters:
         parameters["time"] = _span(span)
-    ds = xatmorep.open_dataset(options.data, **parameters)
+    ds = xatmorep.open_dataset(data, **parameters)
     return _select_region(_select_time(ds, span), options.region)
 
 
@@ -353,30 +371,77 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     if options.out:
         check_result(options.out)
+    pictures = _pictures(options.plot)
     model = xatmorep.load(options.model)
-    span = options.climatology
-    with _progress():
-        scores = xatmorep.evaluate(
-            model,
-            _open(options, options.time),
-            climatology=None if span is None else _open(options, span),
-            rate=options.rate,
-            seed=options.seed,
-            device=options.device,
-            batch_size=options.batch_size,
-        )
+    span, data = options.climatology, options.climatology_data
+    scores = xatmorep.evaluate(
+        model,
+        _open(options, options.time),
+        task=options.task,
+        climatology=_open(options, span, data) if span or data else None,
+        baselines=options.baselines,
+        rate=options.rate,
+        lead_time=options.lead_time,
+        init_times=options.init_time,
+        init_step=options.init_step,
+        block=options.block,
+        seed=options.seed,
+        device=options.device,
+        batch_size=options.batch_size,
+        progress=sys.stderr.isatty(),
+    )
     if options.out:
         write(scores, options.out)
     if options.write_card:
         model.card = with_scores(model.card, scores, command=_repeat(options))
         model.save(locate(options.model))
     print(score_table(scores))
+    _draw(scores, pictures)
+
+
+def _pictures(plot: str | None) -> dict[str, Path]:
+    """Where pictures of scores go; refused at once if there is something or matplotlib isn't."""
+    if plot is None:
+        return {}
+    require("matplotlib", extra="plot")
+    path = Path(plot)
+    names = {"scores": "", "rank_histogram": "_ranks", "spectrum": "_spectrum"}
+    paths = {name: path.with_stem(f"{path.stem}{ending}") for name, ending in names.items()}
+    for target in paths.values():
+        if target.suffix != ".png":
+            raise ConfigError(f"{target} must end with .png")
+        check_new(target)
+    return paths
+
+
+def _draw(scores: xr.Dataset, pictures: dict[str, Path]) -> None:
+    for name, path in pictures.items():
+        # There is nothing to compare without a baseline, and no spectrum of a region.
+        if {"scores": "ratio"}.get(name, name) in scores:
+            figure = getattr(xatmorep.plot, name)(scores)
+            with new_path(path) as temporary:
+                figure.savefig(temporary, dpi=120)
+            print(path)
 
 
 def _repeat(options: argparse.Namespace) -> str:
     """The command that gives the same scores again."""
     words = ["xatmorep", "evaluate", options.data, "--model", options.model]
-    words += ["--time", options.time] if options.time else []
     words += [f"--region={options.region}"] if options.region else []
-    words += ["--climatology", options.climatology] if options.climatology else []
-    return shlex.join([*words, "--rate", f"{options.rate:g}", "--seed", f"{options.seed}"])
+    predicts = options.task == "predict"
+    given = {
+        "time": options.time,
+        "task": None if predicts else options.task,
+        "climatology": options.climatology,
+        "climatology-data": options.climatology_data,
+        "rate": f"{options.rate or 0.5:g}" if predicts else None,
+        "lead-time": options.lead_time,
+        "init-step": options.init_step,
+        "block": options.block,
+        "seed": str(options.seed),
+    }
+    for name, value in given.items():
+        words += [f"--{name}", value] if value else []
+    for name, values in {"baselines": options.baselines, "init-time": options.init_time}.items():
+        words += [f"--{name}", *values] if values else []
+    return shlex.join(words)

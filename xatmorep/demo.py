@@ -36,6 +36,9 @@ HELD_OUT = slice("2026-03-30", "2026-03-31")
 WHOLE_NEIGHBORHOODS = slice(90, -89)
 """Three neighborhoods of 60 rows; the row of the south pole would shift the last one inward."""
 
+BASELINES = ("climatology", "persistence", "interpolation", "anomaly_interpolation")
+"""Those that take seconds."""
+
 CYCLONE = {"time": "2026-03-26T19", "latitude": -21, "longitude": 114}
 """Centre of severe tropical cyclone Narelle near Exmouth, as read from the sample."""
 
@@ -58,9 +61,10 @@ def demo(out: str | os.PathLike[str]) -> str:
     ConfigError
         If `out` exists.
     MissingExtraError
-        If matplotlib isn't installed.
+        If matplotlib or the metric libraries aren't installed.
     """
     require("matplotlib", extra="plot")
+    require("scores", extra="metrics")
     ds = open_dataset("era5-sample")
     held_out = ds.sel(time=HELD_OUT, latitude=WHOLE_NEIGHBORHOODS)
     model = load(DEFAULT_MODEL)
@@ -76,12 +80,21 @@ def demo(out: str | os.PathLike[str]) -> str:
             weights = attention(ds, CYCLONE, model=model).compute()
             write(weights, folder / "attention.zarr")
         with _step("scoring against baselines"):
-            scores = evaluate(model, held_out, climatology=ds.sel(time=TRAINING), rate=RATE)
+            scores = evaluate(
+                model,
+                held_out,
+                climatology=ds.sel(time=TRAINING),
+                rate=RATE,
+                baselines=BASELINES,
+            )
             write(scores, folder / "scores.nc")
         with _step("drawing maps"):
             _draw_predictions(held_out, predicted, folder)
             _save(plot.embedding(embedding["mean_sea_level_pressure"]), folder / "embedding.png")
             _draw_attention(weights, folder)
+            _save(plot.scores(scores), folder / "scores.png")
+            _save(plot.rank_histogram(scores), folder / "ranks.png")
+            _save(plot.spectrum(scores), folder / "spectrum.png")
         made = _sizes(folder)
     return "\n".join([_made_table(made, Path(out)), "", score_table(scores)])
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from xatmorep.errors import ConfigError
 
-__all__ = ["check_result", "new_path", "write"]
+__all__ = ["check_new", "check_result", "new_path", "write"]
 
 FORMATS = (".zarr", ".nc")
 
@@ -39,12 +39,12 @@ def new_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     os.listdir(folder)
     ['result.txt']
     """
-    final = _check_new(path)
+    final = check_new(path)
     scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
         yield scratch / final.name
         # Somebody else may have been faster.
-        _check_new(final)
+        check_new(final)
         (scratch / final.name).rename(final)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -69,7 +69,7 @@ def check_result(path: str | os.PathLike[str]) -> None:
     if Path(path).suffix not in FORMATS:
         endings = " or ".join(FORMATS)
         raise ConfigError(f"{path} must end with {endings}, which says how it is written")
-    _check_new(path)
+    check_new(path)
 
 
 def write(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -92,8 +92,14 @@ def write(ds: xr.Dataset, path: str | os.PathLike[str]) -> None:
                 ds.to_zarr(temporary, consolidated=True)
 
 
-def _check_new(path: str | os.PathLike[str]) -> Path:
-    """Absolute path at which something new can be made."""
+def check_new(path: str | os.PathLike[str]) -> Path:
+    """Absolute path at which something new can be made.
+
+    Raises
+    ------
+    ConfigError
+        If something exists there, its parent folder doesn't, or it is a URL.
+    """
     text = os.fspath(path)
     if "://" in text:
         raise ConfigError(f"{text} is a URL: results are written to a local path")

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from scipy.interpolate import LinearNDInterpolator
 
-from xatmorep.evaluation.baselines import interpolate
+from xatmorep.evaluation.baselines import interpolate, interpolate_in_time, persist
 
 
 def _grid(function, rows: int = 12, columns: int = 24) -> xr.DataArray:
@@ -107,3 +107,55 @@ def test_points_on_one_line_take_the_nearest():
     hidden[5] = False  # only one row is visible: no triangle
     result = interpolate(values, hidden, "latitude", "longitude")
     np.testing.assert_allclose(result[4], values[5])
+
+
+def test_maps_along_other_dimensions_are_interpolated_together():
+    first, second = _grid(lambda lat, lon: lat), _grid(lambda lat, lon: np.sin(np.deg2rad(lon)))
+    hidden = _hide(first, 5)
+    both = interpolate(xr.concat([first, second], "of"), hidden, "latitude", "longitude")
+    for i, values in enumerate((first, second)):
+        np.testing.assert_array_equal(
+            both.isel(of=i), interpolate(values, hidden, "latitude", "longitude")
+        )
+
+
+# ---- in time
+
+
+def _series(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    hours = np.cumsum(rng.uniform(1, 9, (2, 12)), axis=1)
+    return rng.standard_normal((2, 12, 3)), rng.random((2, 12, 3)) < 0.4, hours
+
+
+@pytest.mark.parametrize("reach", [2, 5, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_in_time_against_loops(seed, reach):
+    values, visible, hours = _series(seed)
+    wanted = slice(3, 10)
+    persisted = persist(values, visible, hours, wanted, reach)
+    between = interpolate_in_time(values, visible, hours, wanted, reach)
+    for case, point in np.ndindex(2, 3):
+        for frame in range(3, 10):
+            seen = [f for f in range(12) if visible[case, f, point] and abs(f - frame) <= reach]
+            before = max((f for f in seen if f <= frame), default=None)
+            after = min((f for f in seen if f >= frame), default=None)
+            got = persisted[case, frame - 3, point], between[case, frame - 3, point]
+            if not seen:
+                assert np.isnan(got).all()
+                continue
+            low = values[case, after if before is None else before, point]
+            high = values[case, before if after is None else after, point]
+            start = hours[case, after if before is None else before]
+            stop = hours[case, before if after is None else after]
+            share = (hours[case, frame] - start) / (stop - start) if stop > start else 0
+            assert got[0] == low
+            assert got[1] == pytest.approx(low + share * (high - low))
+
+
+def test_a_straight_line_in_time_is_exact():
+    hours = np.array([[0.0, 7.0, 15.0, 22.0, 30.0]])
+    values = 2 * hours[..., None] + 1
+    visible = np.array([True, False, False, True, True]).reshape(1, 5, 1)
+    found = interpolate_in_time(values, visible, hours, slice(0, 5), 5)
+    np.testing.assert_allclose(found, values)

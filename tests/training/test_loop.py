@@ -208,3 +208,13 @@ def test_the_ledger_has_each_slab_once(run):
     assert last == [1, 3, 5, 7, 9, 11]
     means = np.mean([float(line["loss"]) for line in ledger[:3]])
     assert float(lines(run[1] / "log.csv")[0]["training_loss"]) == pytest.approx(means)
+
+
+def test_the_best_model_is_that_with_the_lowest_validation_loss(tmp_path):
+    """Such large steps lead away from where they began."""
+    config = RUN | {"validate_every": 1, "optimizer": {"learning_rate": 0.1, "warmup_steps": 4}}
+    best = train(tmp_path / "run", config)
+    losses = [float(line["validation_loss"]) for line in lines(tmp_path / "run" / "log.csv")]
+    assert np.argmin(losses) < 5
+    assert best.card.training.steps == 1 + np.argmin(losses)
+    assert xatmorep.load(tmp_path / "run" / "last").card.training.steps == 6

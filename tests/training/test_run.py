@@ -113,6 +113,18 @@ def test_nothing_is_left_of_a_folder_in_which_nothing_was_begun(tmp_path):
     assert RunFolder(tmp_path / "run").exists
 
 
+def test_what_a_killed_process_left_of_models_is_put_in_order(tmp_path):
+    begun(tmp_path)
+    for name in ("best", ".best.01234567.tmp.old", ".last.01234567.tmp.old", ".last.89abcdef.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "from").write_text(name)
+    with RunFolder(tmp_path).locked():
+        pass
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    assert (tmp_path / "best" / "from").read_text() == "best"
+    assert (tmp_path / "last" / "from").read_text() == ".last.01234567.tmp.old"
+
+
 def test_a_lock_is_for_one_at_a_time(tmp_path):
     pytest.importorskip("fcntl")
     with RunFolder(tmp_path).locked():

@@ -87,6 +87,12 @@ class Score(_Strict):
         Units of the value; ``"1"`` if it has none.
     command : str
         Command that computes it.
+    rate : float, optional
+        Share of the tokens that was hidden, if hidden tokens were predicted.
+    lead_time : str, optional
+        How far ahead, with its unit, if forecasts were made: ``"24h"``.
+    interval : tuple of float, optional
+        Lower and upper bound of the value.
     """
 
     metric: str
@@ -96,6 +102,9 @@ class Score(_Strict):
     value: float
     units: str = "1"
     command: str
+    rate: float | None = None
+    lead_time: str | None = None
+    interval: tuple[float, float] | None = None
 
 
 def installed_versions() -> dict[str, str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xatmorep.model.inputs import NetworkInput
     from xatmorep.model.multiformer import Multiformer
 
-__all__ = ["forecast"]
+__all__ = ["Forecast", "duration", "forecast", "lead_steps"]
 
 DIMS = ("member", "init_time", "lead_time")
 """Dimensions that a result has of its own."""
@@ -137,7 +137,7 @@ def forecast(
     application = Application.of(ds, model, variables, options, in_time=False)
     application.refuse_dims(DIMS)
     config = application.model.config
-    steps = _steps(lead_time, application.model)
+    steps = lead_steps(lead_time, application.model)
     last = _last_frames(application, init_times, steps)
     task = Forecast(config.predicted, config.tail.members, where="hidden", rate=None, seed=0)
     answers = [window.run(task) for window in application.windows(last, steps)]
@@ -151,8 +151,14 @@ def forecast(
     return result.assign_coords(_coordinates(application, last, steps))
 
 
-def _steps(lead_time: Any, model: Model) -> int:
-    """Number of frames that a lead time reaches over."""
+def lead_steps(lead_time: Any, model: Model) -> int:
+    """Number of frames that a lead time reaches over.
+
+    Raises
+    ------
+    ConfigError
+        If it is no multiple of the model's time step, or leaves it nothing to see.
+    """
     spec = model.config.inputs
     frames, step = spec.neighborhood.shape[0], spec.neighborhood.time_step
     longest = max(spec.fields, key=lambda field: field.token_shape[0])
@@ -163,7 +169,7 @@ def _steps(lead_time: Any, model: Model) -> int:
             f"{frames} frames of its neighborhood"
         )
     allowed = f"the largest lead time of the model {model.name} is {most * step:g}h"
-    count = _duration(lead_time) / pd.Timedelta(hours=step)
+    count = duration(lead_time, "lead_time") / pd.Timedelta(hours=step)
     steps = round(count)
     if steps < 1 or abs(count - steps) > 1e-6:
         raise ConfigError(
@@ -178,17 +184,35 @@ def _steps(lead_time: Any, model: Model) -> int:
     return steps
 
 
-def _duration(value: Any) -> pd.Timedelta:
-    """A duration; pandas would take a number for nanoseconds."""
+def duration(value: Any, what: str) -> pd.Timedelta:
+    """Read a duration with its unit; pandas would take a number for nanoseconds.
+
+    Parameters
+    ----------
+    value : str, timedelta64, datetime.timedelta or pandas.Timedelta
+        For example ``"3h"``.
+    what : str
+        Name of the argument, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If it has no unit or is no duration.
+
+    Examples
+    --------
+    >>> duration("1.5h", "lead_time")
+    Timedelta('0 days 01:30:00')
+    """
     if _is_bare_number(value):
-        raise ConfigError(f'lead_time {value} has no unit: write it as "3h"')
+        raise ConfigError(f'{what} {value} has no unit: write it as "3h"')
     try:
-        duration = pd.Timedelta(value)
+        found = pd.Timedelta(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f'lead_time {value!r} is no duration: write it as "3h"') from error
-    if duration is pd.NaT:
-        raise ConfigError(f'lead_time {value!r} is no duration: write it as "3h"')
-    return duration
+        raise ConfigError(f'{what} {value!r} is no duration: write it as "3h"') from error
+    if found is pd.NaT:
+        raise ConfigError(f'{what} {value!r} is no duration: write it as "3h"')
+    return found
 
 
 def _is_bare_number(value: Any) -> bool:

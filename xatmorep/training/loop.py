@@ -23,11 +23,12 @@ from xatmorep.training.card import trained, training_card
 from xatmorep.training.checkpoints import newest_checkpoint, save_checkpoint
 from xatmorep.training.config import PretrainConfig, read_config
 from xatmorep.training.data import TrainingData, open_data
+from xatmorep.training.fingerprint import describe_data
 from xatmorep.training.interrupt import Interrupt
 from xatmorep.training.learner import Learner, check_compiler
 from xatmorep.training.loggers import check_loggers, open_loggers
 from xatmorep.training.logs import RunLog
-from xatmorep.training.run import RunFolder, describe_data
+from xatmorep.training.run import RunFolder
 from xatmorep.training.speed import Speedometer
 from xatmorep.training.state import Tally, TrainingState
 

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import dask
-import numpy as np
-import xarray as xr
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from xatmorep.data.normalization import FILENAME, Normalizer
 from xatmorep.errors import CheckpointError, ConfigError
 from xatmorep.model.folder import parse, sync_folder
-from xatmorep.training.card import iso
 from xatmorep.training.config import PretrainConfig, read_config
-from xatmorep.training.data import TrainingData
 
-__all__ = ["RunFolder", "describe_data"]
+__all__ = ["RunFolder"]
 
 RUN = "run.json"
 CONFIG = "config.yaml"
@@ -166,12 +162,22 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = _lock(self.path)
         try:
+            self._tidy()
             yield
         finally:
             if descriptor is not None:
                 os.close(descriptor)
             with suppress(OSError):  # it isn't empty
                 self.path.rmdir()
+
+    def _tidy(self) -> None:
+        """Remove models that were being written when a process was killed."""
+        for model in (self.best, self.last):
+            for older in self.path.glob(f".{model.name}.*.tmp.old"):
+                if not model.exists():  # killed between two renames
+                    older.rename(model)
+            for unfinished in self.path.glob(f".{model.name}.*"):
+                shutil.rmtree(unfinished)
 
     def _read(self) -> _Record | None:
         path = self.path
@@ -238,53 +244,6 @@ def _lock(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def describe_data(data: TrainingData) -> dict[str, str]:
-    """What a run has to find again to go on: shapes, times and places, and some of the values.
-
-    Of each field the first, middle and last training frame is read: other data are noticed without
-    reading them all.
-    """
-    times = [iso(time) for time in data.time.values]
-    fields, statics = data.view.fields, data.view.statics
-    places = {
-        f"{name} {coord}": array[coord].values
-        for name, array in fields.items()
-        for coord in ("level", "latitude", "longitude")
-    }
-    positions = np.concatenate([np.arange(run.start, run.stop) for run in data.training])
-    frames = positions[[0, len(positions) // 2, -1]]
-    values = dask.compute(
-        {name: array.isel(time=frames).variable for name, array in fields.items()},
-        {name: array.variable for name, array in statics.items()},
-    )
-    held_out = [] if data.held_out is None else [data.held_out]
-    return {
-        **{name: _sizes(array) for name, array in {**fields, **statics}.items()},
-        "times": f"{times[0]} to {times[-1]} ({_digest({'time': np.array(times)})})",
-        "training": _spans(times, data.training),
-        "validation": _spans(times, held_out) or "none",
-        "places": _digest(places),
-        "values": _digest({name: x.values for each in values for name, x in each.items()}),
-    }
-
-
-def _sizes(array: xr.DataArray) -> str:
-    return " x ".join(f"{size} {dim}" for dim, size in array.sizes.items())
-
-
-def _spans(times: Sequence[str], runs: Sequence[slice]) -> str:
-    return ", ".join(f"{times[run.start]} to {times[run.stop - 1]}" for run in runs)
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """The first digits of a digest of named arrays."""
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.shape} {array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _flat(content: Mapping[str, Any], place: str = "") -> dict[str, Any]:
