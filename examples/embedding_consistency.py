@@ -107,7 +107,7 @@ def main() -> None:
             same, different, below = split(similarities(network, name, tokens))
             ax.hist(different, bins, density=True, color="0.7", label="different places")
             ax.hist(same, bins, density=True, color="C0", alpha=0.8, label="same place")
-            ax.set_title(f"{name}, {when} training: {below:.0%} below the same place", fontsize=10)
+            ax.set_title(f"{name}, {when} training: {below:.1%} below the same place", fontsize=10)
             print(
                 f"{name}, {when} training: same place {same.mean():.2f}, different places "
                 f"{different.mean():.2f}, {below:.1%} of them below the same place"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import torch
 
 import xatmorep
 from tests.tasks import small
+from tests.training.runs import lines
+from xatmorep.errors import TrainingInterruptedError
+from xatmorep.training.learner import Learner
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch finds no CUDA device on this machine"
@@ -42,3 +47,31 @@ def test_pretraining_runs_in_bfloat16(tmp_path):
         small.dataset(), config, tmp_path / "run", device="cuda", progress=False
     )
     assert model.card.training.device == torch.cuda.get_device_name()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_pretraining_goes_on(tmp_path, monkeypatch, precision):
+    config = {
+        "model": small.CONFIG.model_copy(update={"dropout": 0.1}),
+        "steps": 4,
+        "batch_size": 4,
+        "precision": precision,
+        "ema": 0.9,
+    }
+    learn_of = Learner.learn
+
+    def learn(self, batch):
+        if self.state.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return learn_of(self, batch)
+
+    arguments = small.dataset(), config, tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", learn)
+        with pytest.raises(TrainingInterruptedError):
+            xatmorep.pretrain(*arguments, device="cuda", progress=False)
+    xatmorep.pretrain(*arguments, device="cuda", progress=False)
+    ledger = lines(tmp_path / "run" / "ledger.csv")
+    assert [line["step"] for line in ledger] == ["1", "2", "3", "4"]
+    # On another device it is finished as well.
+    xatmorep.pretrain(*arguments, device="cpu", progress=False)

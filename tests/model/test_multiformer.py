@@ -33,6 +33,10 @@ CONFIGS = [
 ]
 
 
+SMALLER = [(t, a, o) for t in (1, 2) for a in (2, 4) for o in (1, 2) if (t, a, o) != (2, 4, 2)]
+"""Sizes of tokens of the temperature that are smaller and that `networks.PARTS` divide."""
+
+
 def make(config: ModelConfig, seed: int = 0) -> tuple[Multiformer, NetworkInput]:
     network = Multiformer(config, torch.Generator().manual_seed(seed)).eval()
     return network, networks.inputs(config, seed=seed)
@@ -280,33 +284,41 @@ def test_fields_share_the_network_for_parts_of_tokens_or_have_their_own() -> Non
     assert twice.embeddings[WIND].embed_values(torch.ones(1, 1, 2, 3).double()).shape == (1, 8)
 
 
-def test_tokens_whole_and_in_part() -> None:
-    network, inputs = make(networks.config(embedding={**networks.PARTS, "crops": 0.0}))
+def test_tokens_at_two_sizes() -> None:
+    network, inputs = make(networks.config(embedding={**networks.PARTS, "crops": 1.0}))
     inputs.blank[WIND][:] = True
     network.train()
     torch.manual_seed(0)
-    pairs = network.whole_and_part(inputs, most=7)
+    pairs = network.at_two_sizes(inputs, most=7)
     torch.manual_seed(0)
-    again = network.whole_and_part(inputs, most=7)
+    again = network.at_two_sizes(inputs, most=7)
+    n = int((~inputs.blank[VORTICITY]).sum())
     rows = {name: (tuple(a.shape), tuple(b.shape)) for name, (a, b) in pairs.items()}
     assert rows == {
         WIND: ((0, 8), (0, 8)),
         TEMPERATURE: ((7, 12), (7, 12)),
-        VORTICITY: ((int((~inputs.blank[VORTICITY]).sum()), 8),) * 2,
+        VORTICITY: ((n, 8), (n, 8)),
     }
-    for name, (whole, part) in pairs.items():
-        assert torch.equal(whole, again[name][0])
-        assert torch.equal(part, again[name][1])
-    # Whole tokens are those of the input that aren't blank, each at most once; parts differ.
+    assert all(
+        torch.equal(x, y) for name in pairs for x, y in zip(pairs[name], again[name], strict=True)
+    )
+    # Tokens are those of the input that aren't blank, each at most once.
     values = inputs.tokens[TEMPERATURE][~inputs.blank[TEMPERATURE]].reshape(-1, 2, 4, 2)
-    every = network.embeddings[TEMPERATURE].embed_values(values)
-    whole, part = pairs[TEMPERATURE]
-    nearest = torch.cdist(whole, every)
-    assert (nearest.min(1).values < 1e-5).all()
-    assert len(nearest.argmin(1).unique()) == 7
-    assert ((whole - part).abs().max(1).values > 1e-3).sum() >= 4
-    with pytest.raises(ConfigError, match="a linear embedding can't see parts"):
-        make(CONFIGS[0])[0].whole_and_part(inputs)
+    embed = network.eval().embeddings[TEMPERATURE].embed_values
+    large, small = pairs[TEMPERATURE]
+    distance = torch.cdist(large, embed(values))
+    assert (distance.min(1).values < 1e-5).all()
+    found = distance.argmin(1)
+    assert len(found.unique()) == 7
+    # The others are the middle of the same ones, of one size that the sub-tokens (1, 2, 1) divide.
+    starts = {(t, a, o): ((2 - t) // 2, (4 - a) // 2, (2 - o) // 2) for t, a, o in SMALLER}
+    middles = [
+        values[found, i : i + t, j : j + a, k : k + o] for (t, a, o), (i, j, k) in starts.items()
+    ]
+    fits = [torch.allclose(embed(middle), small, atol=1e-5) for middle in middles]
+    assert sum(fits) == 1
+    with pytest.raises(ConfigError, match="a linear embedding takes tokens of one size"):
+        make(CONFIGS[0])[0].at_two_sizes(inputs)
 
 
 def test_one_token() -> None:

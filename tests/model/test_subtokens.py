@@ -18,7 +18,7 @@ from xatmorep.model import subtokens
 from xatmorep.model.checkpoint import Model
 from xatmorep.model.config import ModelConfig
 from xatmorep.model.multiformer import Multiformer
-from xatmorep.model.subtokens import SubTokenTransformer, cut, places, random_crops
+from xatmorep.model.subtokens import SubTokenTransformer, cut, places, random_crops, random_middle
 from xatmorep.testing import assert_labelled_equal
 
 STEPS = (6.0, 1.0, 2.0)
@@ -227,6 +227,24 @@ def test_lengths_and_places_of_crops_are_uniform() -> None:
     some = random_crops(n, (1, 1, 4), 0.4, generator=torch.Generator().manual_seed(0))
     assert some.all(1).float().mean() == pytest.approx(0.6 + 0.4 / 4, abs=0.01)
     assert random_crops(5, (1, 2, 3), 0.0).all()
+
+
+def test_the_middle_of_tokens_in_all_smaller_sizes() -> None:
+    values = torch.arange(3 * 8 * 8).reshape(3, 8, 8).expand(2, 3, 8, 8)
+    generator = torch.Generator().manual_seed(0)
+    found = [random_middle(values, (1, 4, 2), generator=generator) for _ in range(300)]
+    sizes = [tuple(x.shape[1:]) for x in found]
+    expected = {(t, a, o) for t in (1, 2, 3) for a in (4, 8) for o in (2, 4, 6, 8)} - {(3, 8, 8)}
+    assert set(sizes) == expected
+    assert max(map(sizes.count, expected)) < 4 * min(map(sizes.count, expected))
+    for x, (t, a, o) in zip(found, sizes, strict=True):
+        i, j, k = (3 - t) // 2, (8 - a) // 2, (8 - o) // 2
+        assert torch.equal(x, values[:, i : i + t, j : j + a, k : k + o])
+    assert torch.equal(random_middle(values, (3, 8, 8)), values)
+    torch.manual_seed(4)
+    first = random_middle(values, (1, 4, 2))
+    torch.manual_seed(4)
+    assert torch.equal(random_middle(values, (1, 4, 2)), first)
 
 
 def test_embedding_and_attention_of_a_dataset() -> None:

@@ -121,7 +121,7 @@ def test_embeddings_of_a_place_at_two_sizes_come_together() -> None:
         inputs = NetworkInput({name: tokens}, {name: torch.ones(*blank.shape, 7)}, {name: blank})
         prediction = network.train()(inputs, {name: blank})[name]
         masked = (prediction - tokens[blank][:, None]).square().mean()
-        loss = masked + 0.5 * consistency(network.whole_and_part(inputs))
+        loss = masked + 0.5 * consistency(network.at_two_sizes(inputs))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -70,7 +70,7 @@ class EmbeddingConfig(_Strict):
         its parts.
     consistency : float
         Weight, in the loss of a training run, of a term that makes the features of a token and of
-        a random box of its parts agree, see `xatmorep.objectives.consistency`.
+        a smaller one in its middle agree, see `xatmorep.objectives.consistency`.
     """
 
     kind: Literal["linear", "transformer"] = "linear"

@@ -18,7 +18,7 @@ from xatmorep.model.decoder import decoder_layer, encoder_source
 from xatmorep.model.embedding import Embedding
 from xatmorep.model.encoder import TransformerLayer, encoder_layer, plain_norm
 from xatmorep.model.inputs import NetworkInput
-from xatmorep.model.subtokens import SubTokenLayer, SubTokenTransformer
+from xatmorep.model.subtokens import SubTokenLayer, SubTokenTransformer, random_middle
 from xatmorep.model.tail import EnsembleTail
 
 __all__ = ["Multiformer"]
@@ -192,13 +192,13 @@ class Multiformer(nn.Module):
                     weights.setdefault((name, other), []).append(part[:, :, 0])
         return {pair: torch.stack(parts, dim=1) for pair, parts in weights.items()}
 
-    def whole_and_part(
+    def at_two_sizes(
         self, inputs: NetworkInput, most: int = 256
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Features of the values of tokens, seen whole, and seen by a random part of each.
+        """Features of the values of tokens, and of smaller tokens in the middle of each.
 
         What `xatmorep.objectives.consistency` compares; see `Embedding.embed_values`. Tokens and
-        parts are drawn from torch's global generators, as dropout is.
+        one smaller size for all of them are drawn from torch's global generators, as dropout is.
 
         Parameters
         ----------
@@ -214,16 +214,17 @@ class Multiformer(nn.Module):
         Raises
         ------
         ConfigError
-            If the embedding is linear: it knows no parts.
+            If the embedding is linear: it takes tokens of one size only.
         """
-        if self.config.embedding.kind == "linear":
-            raise ConfigError("a linear embedding can't see parts of a token")
         pairs = {}
         for name, embedding in self.embeddings.items():
+            if embedding.sub_tokens is None:
+                raise ConfigError("a linear embedding takes tokens of one size only")
             values = inputs.tokens[name][~inputs.blank[name]].unflatten(-1, embedding.token_shape)
             values = values[torch.randperm(len(values), device=values.device)[:most]]
-            whole, part = (embedding.embed_values(values, crops=share) for share in (0.0, 1.0))
-            pairs[name] = whole, part
+            smaller = random_middle(values, embedding.sub_tokens.sub_token)
+            large, small = (embedding.embed_values(x, crops=0.0) for x in (values, smaller))
+            pairs[name] = large, small
         return pairs
 
     def _seen(self, layers: Mapping[str, list[Tensor]], number: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -16,7 +17,14 @@ from xatmorep.model.config import ModelConfig
 from xatmorep.model.encoder import FeedForward, plain_norm
 from xatmorep.tokens.spec import Shape
 
-__all__ = ["SubTokenLayer", "SubTokenTransformer", "cut", "places", "random_crops"]
+__all__ = [
+    "SubTokenLayer",
+    "SubTokenTransformer",
+    "cut",
+    "places",
+    "random_crops",
+    "random_middle",
+]
 
 Steps = tuple[float, float, float]
 """A distance in (hours, degrees of latitude, degrees of longitude)."""
@@ -293,3 +301,38 @@ def random_crops(
         shape[axis + 1] = n
         box = box & ((index >= start) & (index < start + length)).reshape(shape)
     return (whole | box).flatten(1)
+
+
+def random_middle(
+    values: Tensor, sub_token: Shape, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Cut smaller tokens from the middle of tokens, all of one size that is drawn.
+
+    Parameters
+    ----------
+    values : Tensor
+        (..., t, a, o)
+    sub_token : tuple of int
+        Points of a sub-token in (time, latitude, longitude); they divide both sizes.
+    generator : torch.Generator, optional
+        Source of the draw, on the CPU; torch's global one if not given.
+
+    Returns
+    -------
+    Tensor
+        Any of the smaller sizes with equal probability; the tokens themselves if there is none.
+        The centers are the same, or half a point apart where the grid has no point there.
+
+    Examples
+    --------
+    >>> random_middle(torch.arange(24).reshape(1, 2, 12), (1, 2, 8))
+    tensor([[[ 2,  3,  4,  5,  6,  7,  8,  9],
+             [14, 15, 16, 17, 18, 19, 20, 21]]])
+    """
+    shape = tuple(values.shape[-3:])
+    lengths = [range(size, n + 1, size) for n, size in zip(shape, sub_token, strict=True)]
+    sizes = [size for size in itertools.product(*lengths) if size != shape] or [shape]
+    number = int(torch.randint(len(sizes), (), generator=generator))
+    for axis, (n, size) in enumerate(zip(shape, sizes[number], strict=True)):
+        values = values.narrow(axis - 3, (n - size) // 2, size)
+    return values

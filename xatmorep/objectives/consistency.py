@@ -5,8 +5,10 @@ it learns to live with them, and their features hardly come closer to those of t
 
 For a training loop, with a network whose embedding is of the kind ``"transformer"``::
 
-    pairs = network.whole_and_part(inputs)
+    pairs = network.at_two_sizes(inputs)
     loss = masked_loss + config.model.embedding.consistency * consistency(pairs)
+
+The pairs are tokens and smaller ones in their middle, of another size in each step.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ def consistency(pairs: Mapping[str, tuple[Tensor, Tensor]], temperature: float =
     Parameters
     ----------
     pairs : mapping of str to (Tensor, Tensor)
-        Features (N, D) of the same N tokens, seen in two ways, for each field.
+        Features (N, D) of N places as tokens of two sizes, for each field.
     temperature : float
         See `consistency_loss`.
 
@@ -40,7 +42,7 @@ def consistency(pairs: Mapping[str, tuple[Tensor, Tensor]], temperature: float =
 
 
 def consistency_loss(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
-    r"""Cross-entropy of finding the same token among others by its features (InfoNCE).
+    r"""Cross-entropy of finding the same place among others by its features (InfoNCE).
 
     .. math::
         L = -\frac{1}{2N} \sum_i \left[
@@ -48,21 +50,21 @@ def consistency_loss(one: Tensor, other: Tensor, temperature: float = 0.1) -> Te
             \log \frac{e^{s_{ii} / \tau}}{\sum_j e^{s_{ji} / \tau}} \right],
         \qquad s_{ij} = \frac{x_i \cdot y_j}{\lVert x_i \rVert \lVert y_j \rVert}
 
-    Features :math:`x_i` and :math:`y_i` of the same token are pulled together, those of different
+    Features :math:`x_i` and :math:`y_i` of the same place are pulled together, those of different
     ones apart: equal features for all would cost :math:`\log N`, so that they can't collapse.
     Only directions count. It is computed in float32 at least.
 
     Parameters
     ----------
     one, other : Tensor
-        (N, D) both: features of the same N tokens, in the same order, seen in two ways.
+        (N, D) both: features of the same N places, in the same order, as tokens of two sizes.
     temperature : float
         :math:`\tau`; the smaller, the more the most similar of the others count.
 
     Returns
     -------
     Tensor
-        Scalar, between 0 and :math:`\log N + 2 / \tau`; 0 for one token or none.
+        Scalar, between 0 and :math:`\log N + 2 / \tau`; 0 for one place or none.
 
     References
     ----------
