@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xatmorep.errors import ConfigError, TrainingError
 from xatmorep.model.inputs import NetworkInput
+from xatmorep.objectives.consistency import consistency
 from xatmorep.objectives.losses import total_loss
 from xatmorep.training.batches import Batch
 from xatmorep.training.config import PretrainConfig
@@ -59,6 +60,8 @@ class Learner:
         predicted = config.model.predicted
         weights = {name: config.field_weights.get(name, 1.0) for name in predicted}
         self._weights = {name: weights[name] / sum(weights.values()) for name in predicted}
+        embedding = config.model.embedding
+        self._consistency = embedding.consistency if embedding.kind == "transformer" else 0.0
         self._losses = {
             name: total_loss(config.loss, config.model.inputs.field(name).token_shape)
             for name in predicted
@@ -90,6 +93,9 @@ class Learner:
         for part, shares in zip(batch.parts, batch.shares, strict=True):
             part = part.to(str(state.device))
             terms = self._terms(self._predict(self._forward, part), part, shares)
+            if self._consistency:
+                weight = self._consistency / len(batch.parts)
+                terms["the consistency of embeddings"] = weight * consistency(self._pairs(part))
             loss = torch.stack(list(terms.values())).sum()
             total += loss.item()
             if not math.isfinite(total):
@@ -136,6 +142,12 @@ class Learner:
         dtype: Any = AUTOCAST.get(self.config.precision)
         with torch.autocast(self.state.device.type, dtype, enabled=dtype is not None):
             return forward(part.inputs, part.hidden)
+
+    def _pairs(self, part: Example) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features of the same places as tokens of two sizes, in the precision of the run."""
+        dtype: Any = AUTOCAST.get(self.config.precision)
+        with torch.autocast(self.state.device.type, dtype, enabled=dtype is not None):
+            return self.state.network.at_two_sizes(part.inputs)
 
     def _terms(
         self, predictions: Mapping[str, Tensor], part: Example, shares: Mapping[str, float]
