@@ -30,6 +30,7 @@ CONFIGS = [
     networks.atmorep(),
     networks.config(embedding=networks.PARTS),
     networks.config(networks.spec(statics=True), embedding={**networks.PARTS, "shared": True}),
+    networks.config(encoder={"coupling_heads": 2, "qk_norm": "affine", "locality": 3.0}),
 ]
 
 

@@ -37,6 +37,15 @@ class Attention(nn.Module):
         shared by all heads.
     norm_cross_query : bool
         Whether `qk_norm` includes the queries of cross heads.
+    scores : sequence of Tensor
+        What is added to the scores ``q k^T / sqrt(head_width)`` of self heads, (heads, N, N), and
+        of the heads to each other sequence, (coupling_heads, N, N_c); nothing if empty. They are
+        constants, not saved with the weights.
+
+    Attributes
+    ----------
+    is_local : bool
+        Whether there are `scores`.
 
     Notes
     -----
@@ -61,6 +70,7 @@ class Attention(nn.Module):
         coupling_heads: int = 1,
         qk_norm: Literal["none", "plain", "affine"] = "none",
         norm_cross_query: bool = True,
+        scores: Sequence[Tensor] = (),
     ) -> None:
         super().__init__()
         self.heads, self.coupling_heads, self.head_width = heads, coupling_heads, head_width
@@ -78,6 +88,9 @@ class Attention(nn.Module):
         )
         self.out = nn.Linear(heads * head_width + n_cross * cross_width, width, bias=False)
         self.query_norm, self.key_norm = (_head_norm(qk_norm, head_width) for _ in range(2))
+        for number, added in enumerate(scores):
+            self.register_buffer(f"scores_{number}", added[None], persistent=False)
+        self.is_local = bool(scores)
 
     def project(self, own: Tensor, others: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Queries, keys and values: of the self heads, then of the heads to each other sequence.
@@ -109,7 +122,13 @@ class Attention(nn.Module):
 
     def forward(self, own: Tensor, others: Sequence[Tensor] = ()) -> Tensor:
         """Attend by torch's fused kernels: (B, N, D) and others (B, N_c, D_c) to (B, N, D)."""
-        heads = [F.scaled_dot_product_attention(*part) for part in self.project(own, others)]
+        parts = self.project(own, others)
+        heads = [
+            F.scaled_dot_product_attention(
+                *part, attn_mask=None if added is None else added.to(own)
+            )
+            for part, added in zip(parts, self._added(len(parts)), strict=True)
+        ]
         return self._merge(heads)
 
     def explicit(
@@ -143,10 +162,14 @@ class Attention(nn.Module):
         True
         """
         heads, weights = [], []
-        for query, key, value in self.project(own, others):
+        parts = self.project(own, others)
+        for (query, key, value), added in zip(parts, self._added(len(parts)), strict=True):
             scores = query.take_along_dim(rows[:, None, :, None], 2) @ key.transpose(-1, -2)
             dtype = torch.promote_types(scores.dtype, torch.float32)
-            weights.append(torch.softmax(scores * self.head_width**-0.5, dim=-1, dtype=dtype))
+            scores = scores.to(dtype) * self.head_width**-0.5
+            if added is not None:
+                scores = scores + added.to(dtype).take_along_dim(rows[:, None, :, None], 2)
+            weights.append(torch.softmax(scores, dim=-1))
             heads.append(weights[-1].to(value.dtype) @ value)
         return self._merge(heads), weights
 
@@ -181,6 +204,12 @@ class Attention(nn.Module):
             linear += n_other * key_value.weight.numel()
         products = 2 * n * (self.heads * n + self.coupling_heads * sum(n_others))
         return 2 * (linear + products * self.head_width)
+
+    def _added(self, n: int) -> list[Tensor | None]:
+        """What is added to the scores of the self heads and of those to each other sequence."""
+        if not self.is_local:
+            return [None] * n
+        return [self.get_buffer(f"scores_{number}") for number in range(n)]
 
     def _merge(self, heads: list[Tensor]) -> Tensor:
         """Concatenate heads (B, heads, N, d) and project them: (B, N, D)."""

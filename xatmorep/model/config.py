@@ -119,6 +119,10 @@ class EncoderConfig(_Strict):
     qk_norm_cross_query : bool
         Whether `qk_norm` includes the queries of cross-attention; AtmoRep's 2024 weights were
         trained without.
+    locality : float
+        If positive, heads begin by looking at one neighbor each, the more strictly the larger it
+        is, see `xatmorep.model.locality`. A model then learns in far fewer steps where neighbors
+        are to be read. It takes memory for the square of the number of tokens.
     """
 
     layers: int = Field(gt=0)
@@ -127,6 +131,7 @@ class EncoderConfig(_Strict):
     mlp_layers: int = Field(default=2, ge=2)
     qk_norm: QKNorm = "none"
     qk_norm_cross_query: bool = True
+    locality: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class DecoderConfig(_Strict):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from xatmorep.model.attention import Attention
 from xatmorep.model.config import ModelConfig
+from xatmorep.model.locality import local_scores
 
 __all__ = ["FeedForward", "TransformerLayer", "encoder_layer", "plain_norm"]
 
@@ -112,6 +113,14 @@ def encoder_layer(config: ModelConfig, name: str) -> TransformerLayer:
         coupling_heads=encoder.coupling_heads,
         qk_norm=encoder.qk_norm,
         norm_cross_query=encoder.qk_norm_cross_query,
+        scores=[
+            local_scores(config.inputs, name, other, heads, encoder.locality)
+            for other, heads in [
+                (name, encoder.heads),
+                *((other, encoder.coupling_heads) for other in network.coupled),
+            ]
+            if encoder.locality
+        ],
     )
     feed_forward = FeedForward(
         network.width, encoder.mlp_layers, config.dropout, config.mlp_output_activation

@@ -247,9 +247,9 @@ class Multiformer(nn.Module):
         the size of the positional encoding, all of order one. (Raw token info starts with weight
         zero: a year would drown everything else.) In a transformer layer all weights keep the
         variance of their input, except the last of each residual branch, which are smaller by
-        the root of the number of branches, so that depth does not matter; keys start equal to
-        queries, see `Attention.tie_keys`. Tails start with small, differing predictions around
-        zero, the mean of normalized data.
+        the root of the number of branches, so that depth does not matter. Keys start equal to
+        queries, see `Attention.tie_keys`, unless heads are local anyway. Tails start with small,
+        differing predictions around zero, the mean of normalized data.
         """
 
         def normal(weight: Tensor) -> None:
@@ -267,7 +267,8 @@ class Multiformer(nn.Module):
         ]
         for stack in stacks:
             for layer in stack:
-                layer.attention.tie_keys()
+                if not layer.attention.is_local:
+                    layer.attention.tie_keys()
                 for branch in (layer.attention.out, layer.feed_forward.last):
                     branch.weight.mul_((2 * len(stack)) ** -0.5)
         for embedding in self.embeddings.values():

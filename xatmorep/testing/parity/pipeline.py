@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from xatmorep.errors import ConfigError
-from xatmorep.model.embedding import atmorep_positions
+from xatmorep.model.positions import atmorep_positions
 from xatmorep.testing.parity import cut_2023, whole_way
 from xatmorep.testing.parity.masking import bert, forecast, temporal_interpolation
 from xatmorep.testing.parity.neighborhoods import published_info
