@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 from xatmorep.evaluation.metrics import METRICS, Said
 from xatmorep.evaluation.summary import Bootstrap, Tally, result_of
@@ -93,10 +94,11 @@ def test_intervals_against_a_loop_over_resamples():
         draws["rmse"].append(rmse["model"])
         draws["ratio"].append(rmse["model"] / rmse["better"])
     result = _result(tally).sel(metric="rmse", level=850, field="field")
+    tail = stats.norm.cdf(stats.t.ppf(0.05, df=9) * np.sqrt(10 / 9))  # ten blocks
     found = result["score_interval"].sel(forecaster="model")
-    np.testing.assert_allclose(found, np.quantile(draws["rmse"], [0.05, 0.95]))
+    np.testing.assert_allclose(found, np.quantile(draws["rmse"], [tail, 1 - tail]))
     found = result["ratio_interval"].sel(baseline="best")
-    np.testing.assert_allclose(found, np.quantile(draws["ratio"], [0.05, 0.95]))
+    np.testing.assert_allclose(found, np.quantile(draws["ratio"], [tail, 1 - tail]))
 
 
 def test_intervals_of_a_mean_over_fields_draw_the_same_times():

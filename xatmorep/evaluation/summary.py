@@ -33,11 +33,14 @@ class Bootstrap:
     counts : numpy.ndarray
         How often each time is drawn (resample, time); no resample where there are too few times.
     confidence : float
-        Share of the resamples within an interval.
+        How often an interval should hold what would be found on ever more times.
+    n_blocks : float
+        Number of blocks in all times.
     """
 
     counts: np.ndarray
     confidence: float
+    n_blocks: float
 
     @classmethod
     def of(
@@ -45,14 +48,14 @@ class Bootstrap:
     ) -> Bootstrap:
         """Draw blocks, if there are enough of them for an interval."""
         if n_times < LEAST_BLOCKS * block:
-            return cls(np.zeros((0, n_times)), confidence)
-        return cls(resampled(n_times, block, n_resamples, seed), confidence)
+            return cls(np.zeros((0, n_times)), confidence, n_times / block)
+        return cls(resampled(n_times, block, n_resamples, seed), confidence, n_times / block)
 
     def bounds(self, values: np.ndarray) -> np.ndarray:
         """Lower and upper bound (2, ...) of values (resample, ...)."""
         if not len(values):
             return np.full((2, *values.shape[1:]), np.nan)
-        return interval(values, self.confidence)
+        return interval(values, self.confidence, self.n_blocks)
 
 
 @dataclass
