@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests import contexts
 from tests.tasks import small
 from xatmorep.errors import ConfigError, ConventionError
 from xatmorep.evaluation.parts import Forecasts, Predictions
@@ -66,6 +67,21 @@ def test_parts_are_what_predict_gives_of_the_whole(monkeypatch):
             np.testing.assert_allclose(found, twin, rtol=1e-5)
             for dim in ("time", "latitude", "longitude"):
                 np.testing.assert_array_equal(found[dim], twin[dim])
+
+
+def test_contexts_read_beyond_the_parts(monkeypatch):
+    """Six frames before a time slab of two, further than a part looks for what is visible."""
+    _one_slab_at_a_time(monkeypatch)
+    ds = small.dataset(10)
+    application = Application.of(ds, contexts.model(), None, Options())
+    parts = list(Predictions(application, rate=0.4, seed=2).parts())
+    assert len(parts) == 5
+    predicted = ds.atmorep.predict(model=contexts.model(), rate=0.4, seed=2)
+    found = xr.concat([part["temperature"].prediction for part in parts], "time", join="exact")
+    twin = predicted["temperature"].sel(level=[850, 500])
+    found = found.isel(sample=0).transpose(*twin.dims)
+    np.testing.assert_allclose(found, twin, rtol=1e-5)
+    np.testing.assert_array_equal(found["time"], twin["time"])
 
 
 def test_what_is_visible_is_neither_hidden_nor_missing(monkeypatch):
@@ -198,3 +214,16 @@ def test_impossible_times_are_refused(options, error, message):
 def test_too_short_data_are_refused():
     with pytest.raises(ConventionError, match="reads 4 frames and is compared with 2 after them"):
         _forecasts(small.dataset(5))
+
+
+def test_forecasts_read_the_past_of_contexts(monkeypatch):
+    _one_slab_at_a_time(monkeypatch)
+    ds = small.dataset(12)
+    application = Application.of(ds, contexts.forecaster(), None, Options(), in_time=False)
+    parts = list(Forecasts.of(application, "12h", None, None).parts())
+    found = xr.concat([part["temperature"].prediction for part in parts], "init_time")
+    twin = ds.atmorep.forecast(
+        "12h", model=contexts.forecaster(), init_times=found["init_time"].values
+    )["temperature"].sel(level=[850, 500])
+    assert found.sizes["init_time"] == 7
+    np.testing.assert_allclose(found.isel(sample=0).transpose(*twin.dims), twin, rtol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -126,3 +127,34 @@ def test_atmorep_positions_equal_loops() -> None:
                 0.5 * math.cos(8 * x * w) + math.cos(v * w),
             )
             assert encoding[n, 2 * k : 2 * k + 2].tolist() == pytest.approx(expected, abs=2e-6)
+
+
+def around(**context: Any) -> InputSpec:
+    return InputSpec.model_validate(
+        {
+            "neighborhood": {"shape": (4, 8, 12), "time_step": 6, "grid_step": (1, 1)},
+            "fields": [{"name": "u", "units": "m s-1", "token_shape": (1, 4, 4)}],
+            "contexts": [{"name": "c", "field": "u"} | context],
+        }
+    )
+
+
+def test_a_context_goes_on_beyond_the_neighborhood_in_the_same_encoding() -> None:
+    """Tokens of the context have the size of those of the field here, and lie on them."""
+    inputs = around(coarsen=(1, 2, 2), shape=(9, 8, 10), token_shape=(1, 2, 2))
+    fine, coarse = (harmonic_positions(inputs, name, 24) for name in ("u", "c"))
+    coarse = coarse.unflatten(0, (9, 4, 5))
+    inside = coarse[5:, 1:3, 1:4].flatten(0, 2)
+    torch.testing.assert_close(inside, fine, atol=1e-6, rtol=0)
+    places = token_places(inputs, "c").unflatten(0, (9, 4, 5))
+    torch.testing.assert_close(places[5:, 1:3, 1:4].flatten(0, 2), token_places(inputs, "u"))
+    assert places[0, 0, 0].tolist() == [0, -4.5, -2, -2]
+    assert places[-1, -1, -1].tolist() == [0, 3.5, 10, 14]
+
+
+def test_every_place_of_a_long_context_differs_from_every_other() -> None:
+    """The past is 16 times as long as the neighborhood, far beyond a wave of the shortest."""
+    inputs = around(coarsen=(1, 1, 1), shape=(64, 8, 12), token_shape=(1, 4, 4))
+    x = harmonic_positions(inputs, "c", 64)
+    distance = torch.cdist(x, x) + torch.eye(len(x)) * 10
+    assert distance.min() > 0.1

@@ -69,6 +69,57 @@ def test_inputs_refuse() -> None:
         make_spec((2, 4, 6), {"a": ((1, 2, 4), ())})
 
 
+CONTEXT = {
+    "name": "c",
+    "field": "a",
+    "coarsen": (1, 2, 2),
+    "shape": (4, 4, 6),
+    "token_shape": (2, 2, 3),
+    "levels": (850,),
+}
+
+
+def with_context(**changes: object) -> InputSpec:
+    base = make_spec((2, 4, 6), {"a": ((1, 2, 3), (500, 850)), "b": ((2, 2, 2), ())})
+    return InputSpec.model_validate(base.model_dump() | {"contexts": [CONTEXT | changes]})
+
+
+def test_a_context_is_one_more_entry() -> None:
+    spec = with_context()
+    assert InputSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert [entry.name for entry in spec.entries] == ["a", "b", "c"]
+    assert [field.name for field in spec.fields] == ["a", "b"]
+    entry = spec.field("c")
+    assert (entry.levels, entry.level_type, entry.units) == ((850,), "pressure", "1")
+    assert with_context(levels=()).field("c").levels == (500, 850)
+    assert (spec.token_grid("c"), spec.token_extent("c")) == ((2, 2, 2), (2, 4, 6))
+    assert (spec.token_grid("a"), spec.token_extent("a")) == ((2, 2, 2), (1, 2, 3))
+    assert (spec.first_point("c"), spec.coarsening("c")) == ((-2, -2, -3), (1, 2, 2))
+    assert (spec.past("a"), spec.past("b")) == (2, 0)
+    with pytest.raises(KeyError):
+        spec.token_grid("d")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"coarsen": (1, 0, 2)}, "must be positive"),
+        ({"token_shape": (2, 3, 3)}, "'c' has 4 points in latitude, which tokens of 3"),
+        ({"levels": (850, 850)}, "levels of 'c' repeat"),
+        ({"levels": (700,)}, r"levels \[700.0\]: those of 'a' are \[500.0, 850.0\]"),
+        ({"field": "aa"}, "one of 'aa', which is no field; did you mean 'a'"),
+        ({"name": "b"}, "field names repeat"),
+        ({"shape": (1, 4, 6), "token_shape": (1, 2, 3)}, "over 1 grid points in time"),
+        ({"coarsen": (1, 1, 1), "shape": (2, 5, 6), "token_shape": (1, 1, 1)}, "must be even"),
+        ({"shape": (4, 4, 300)}, "600 degrees of longitude, more than the whole circle"),
+        ({"units": "K"}, "Extra inputs"),
+    ],
+)
+def test_a_context_refuses(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        with_context(**changes)
+
+
 def test_token_reference() -> None:
     content = make_spec().model_dump()
     assert content.pop("token_reference") == "center"

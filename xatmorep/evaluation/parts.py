@@ -127,8 +127,9 @@ class Predictions:
             yield self._part(window)
 
     def _part(self, window: slice) -> Part:
+        before = max(self.reach, self.application.past)
         context = slice(
-            max(0, window.start - self.reach), min(len(self.times), window.stop + self.reach)
+            max(0, window.start - before), min(len(self.times), window.stop + self.reach)
         )
         wanted = slice(window.start - context.start, window.stop - context.start)
         application = _loaded(self.application, context)
@@ -168,13 +169,16 @@ class Predictions:
         self, application: Application, wanted: slice, hidden: dict[str, np.ndarray]
     ) -> dict[str, xr.DataArray]:
         view = application.view
-        fields = {name: field.isel(time=wanted) for name, field in view.fields.items()}
-        coords = next(iter(fields.values())).coords
+        past = min(wanted.start, application.past)
+        read = slice(wanted.start - past, wanted.stop)
+        fields = {name: field.isel(time=read) for name, field in view.fields.items()}
+        coords = next(iter(fields.values())).isel(time=slice(past, None)).coords
         tiling = tiling_for(coords, application.model.config.inputs, axes=view.axes)
+        tiling = replace(tiling, time=tiling.time.after(past))
         inner = replace(application, view=replace(view, fields=fields), tiling=tiling)
         masks = {
             name: xr.DataArray(
-                mask[:, wanted].reshape(fields[name].shape), fields[name].coords
+                mask[:, read].reshape(fields[name].shape), fields[name].coords
             ).chunk()
             for name, mask in hidden.items()
         }
@@ -275,7 +279,9 @@ class Forecasts:
 
     def _part(self, group: list[int]) -> Part:
         need = self.reach - self.steps
-        context = slice(group[0] + 1 - need, group[-1] + 1 + self.steps)
+        first = group[0] + 1 - need
+        past = min(first, self.application.past)
+        context = slice(first - past, group[-1] + 1 + self.steps)
         application = _loaded(self.application, context)
         last = [i - context.start for i in group]
         times, wanted = _times(application), slice(need, self.reach)

@@ -227,7 +227,7 @@ def _check_size(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], what
     if layers > len(shapes):
         raise CheckpointError(f"{what} holds {len(shapes)} tensors, too few for {layers} layers")
     least = inside.width**2 * inside.layers if inside else 0
-    for spec in config.inputs.fields:
+    for spec in config.inputs.entries:
         network = config.networks[spec.name]
         width, points = network.width, spec.points_per_token
         embedded = inside.width if inside else points
@@ -255,6 +255,17 @@ def _field_lines(config: ModelConfig) -> list[str]:
                 f"{spec.level_type} {levels}".strip(),
                 _product(spec.token_shape),
                 f"{network.width}" + ("" if network.predicted else ", not predicted"),
+            )
+        )
+    for context in config.inputs.contexts:
+        levels = ", ".join(f"{level:g}" for level in config.inputs.field(context.name).levels)
+        around = f"{_product(context.shape)} means of {_product(context.coarsen)} points"
+        rows.append(
+            (
+                context.name,
+                f"{context.field} {levels}".strip(),
+                _product(context.token_shape),
+                f"{config.networks[context.name].width}, context: {around}",
             )
         )
     rows += [(static.name, "static", "", "") for static in config.inputs.statics]

@@ -34,9 +34,9 @@ class FieldNetwork(_Strict):
     width : int
         Embedding width, divisible by the number of heads.
     coupled : tuple of str
-        Canonical names of the fields that this one cross-attends to, in order.
+        Names of the fields and contexts that this one cross-attends to, in order.
     predicted : bool
-        Whether the field has a decoder and a tail.
+        Whether the field has a decoder and a tail; a context has none.
     """
 
     width: int = Field(gt=0)
@@ -184,7 +184,7 @@ class ModelConfig(_Strict):
     inputs : InputSpec
         Fields, tokens and neighborhood.
     networks : dict of str to FieldNetwork
-        One entry for each field of `inputs`, under the same name.
+        One entry for each field and each context of `inputs`, under the same name.
     embedding, encoder, decoder, tail : EmbeddingConfig, EncoderConfig, DecoderConfig, TailConfig
         The parts, built alike for all fields.
     positional_encoding : {"harmonic", "atmorep"}
@@ -224,11 +224,23 @@ class ModelConfig(_Strict):
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
-        names = [field.name for field in self.inputs.fields]
+        names = [entry.name for entry in self.inputs.entries]
         if sorted(names) != sorted(self.networks):
+            also = " and each context" if self.inputs.contexts else ""
             raise ValueError(
-                f"networks must have one entry for each field: fields are {sorted(names)}, "
+                f"networks must have one entry for each field{also}: fields are {sorted(names)}, "
                 f"networks are {sorted(self.networks)}"
+            )
+        for context in self.inputs.contexts:
+            if self.networks[context.name].predicted:
+                raise ValueError(
+                    f"the context {context.name!r} can't be predicted, only {context.field!r} "
+                    f"itself: set predicted to false in networks.{context.name}"
+                )
+        if self.inputs.contexts and self.positional_encoding == "atmorep":
+            raise ValueError(
+                "positional_encoding 'atmorep' has no places outside of the neighborhood, where "
+                "contexts are: take 'harmonic'"
             )
         for name, network in self.networks.items():
             if network.width % self.encoder.heads or network.width % self.decoder.heads:
@@ -264,7 +276,7 @@ class ModelConfig(_Strict):
         part = self.embedding.sub_token
         if part is None:
             return
-        for field in self.inputs.fields:
+        for field in self.inputs.entries:
             if any(n % size for n, size in zip(field.token_shape, part, strict=True)):
                 raise ValueError(
                     f"sub_token {part} does not divide the tokens of {field.name!r}, "

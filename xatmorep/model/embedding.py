@@ -57,7 +57,8 @@ class Embedding(nn.Module):
         super().__init__()
         spec, width = config.inputs.field(name), config.networks[name].width
         _, a, o = self.token_shape = spec.token_shape
-        self.steps = (config.inputs.neighborhood.time_step, *config.inputs.neighborhood.grid_step)
+        box, (k, m, n) = config.inputs.neighborhood, config.inputs.coarsening(name)
+        self.steps = (k * box.time_step, m * box.grid_step[0], n * box.grid_step[1])
         self.name, self.level_type = name, spec.level_type
         self.raw, self.day_fraction = config.token_info != "scaled", config.token_info == "raw-2023"
         self.shape = (spec.n_levels, *config.inputs.token_grid(name), spec.points_per_token)

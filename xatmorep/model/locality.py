@@ -59,7 +59,7 @@ def local_scores(inputs: InputSpec, name: str, other: str, heads: int, strength:
             [-1.,  0., -1.]])
     """
     own, others = token_places(inputs, name), token_places(inputs, other)
-    shapes = [inputs.field(field).token_shape for field in (name, other)]
+    shapes = [inputs.token_extent(field) for field in (name, other)]
     size = torch.tensor([1, *(max(pair) for pair in zip(*shapes, strict=True))], device="cpu")
     steps = (others[None] - own[:, None]) / size
     directions = _directions(own) if name == other else [(0, 0, 0, 0)]

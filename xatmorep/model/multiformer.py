@@ -79,7 +79,7 @@ class Multiformer(nn.Module):
         self.config = config
         self.activation_checkpointing = False
         # The casts say what the containers hold, which torch's types leave open.
-        names = [field.name for field in config.inputs.fields]
+        names = [entry.name for entry in config.inputs.entries]
         self.sub_tokens = SubTokenTransformer(config) if config.embedding.shared else None
         self.embeddings = cast(
             "Mapping[str, Embedding]",

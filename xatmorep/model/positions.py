@@ -36,10 +36,11 @@ def vertical_place(level: Number, level_type: LevelType) -> Number:
 
 
 def token_places(inputs: InputSpec, name: str) -> Tensor:
-    """Places of the centers of all tokens of a field, (N, 4), float64.
+    """Places of the centers of all tokens of a field or context, (N, 4), float64.
 
     Columns: number of the level among those of all fields, from the top; time, latitude and
-    longitude in grid points from the first corner of the neighborhood. Rows in (level, time,
+    longitude in grid points from the first corner of the neighborhood, which may be negative or
+    beyond the last one for a context. Rows in (level, time,
     latitude, longitude) order.
 
     Examples
@@ -53,10 +54,12 @@ def token_places(inputs: InputSpec, name: str) -> Tensor:
     [[0.0, 1.0, 2.0, 1.0], [0.0, 1.0, 2.0, 3.0]]
     """
     every = sorted({place for field in inputs.fields for place in _vertical_places(field)})
-    sizes = zip(inputs.token_grid(name), inputs.field(name).token_shape, strict=True)
+    sizes = zip(
+        inputs.first_point(name), inputs.token_grid(name), inputs.token_extent(name), strict=True
+    )
     axes = [
         [float(every.index(place)) for place in _vertical_places(inputs.field(name))],
-        *([(i + 0.5) * size for i in range(n)] for n, size in sizes),
+        *([first + (i + 0.5) * size for i in range(n)] for first, n, size in sizes),
     ]
     # On the CPU also where a network is built on the meta device: this is no weight to be loaded.
     return torch.cartesian_prod(
@@ -73,8 +76,11 @@ def harmonic_positions(inputs: InputSpec, name: str, width: int) -> Tensor:
     a share of the width in proportion to log(n). So tokens look alike when they are near (the
     highest frequency has a period of four tokens), and no two look the same.
 
-    The same place has the same encoding in every field, whatever the shape of its tokens; a
-    narrower field has the first entries of a wider one.
+    Places in contexts go on beyond 0 and 1. If the largest context is r times as large as the
+    neighborhood along an axis, frequencies begin at 1/(2 r), and n counts r times.
+
+    The same place has the same encoding in every field and context, whatever the shape of its
+    tokens; a narrower field has the first entries of a wider one.
 
     Examples
     --------
@@ -88,23 +94,26 @@ def harmonic_positions(inputs: InputSpec, name: str, width: int) -> Tensor:
             [0.9239, 0.3827]])
     """
     levels = sorted({place for field in inputs.fields for place in _vertical_places(field)})
-    grids = [inputs.token_grid(field.name) for field in inputs.fields]
-    finest = [len(levels), *(max(sizes) for sizes in zip(*grids, strict=True))]
+    box = inputs.neighborhood.shape
+    extents = [inputs.token_extent(entry.name) for entry in inputs.entries]
+    smallest = [min(sizes) for sizes in zip(*extents, strict=True)]
+    finest = [len(levels), *(n / size for n, size in zip(box, smallest, strict=True))]
+    larger = [context.extent for context in inputs.contexts]
+    reach = [1.0, *(max(sizes) / n for n, *sizes in zip(box, box, *larger, strict=True))]
     own = [levels.index(place) for place in _vertical_places(inputs.field(name))]
-    axes = [
-        [(i + 0.5) / len(levels) for i in own],
-        *([(i + 0.5) / n for i in range(n)] for n in inputs.token_grid(name)),
-    ]
+    axes = [[(i + 0.5) / len(levels) for i in own], *inputs.token_centers(name)]
     # On the CPU also where a network is built on the meta device: this is no weight to be loaded.
     cpu = torch.device("cpu")
     x = torch.cartesian_prod(*(torch.tensor(a, dtype=torch.float64, device=cpu) for a in axes))
     encoding = torch.zeros(len(x), width, dtype=torch.float64, device=cpu)
     n_pairs = [0, 0, 0, 0]
-    for pair in range(width // 2 if max(finest) > 1 else 0):
+    places = [n * r for n, r in zip(finest, reach, strict=True)]
+    for pair in range(width // 2 if max(places) > 1 else 0):
         # Room in proportion to the logarithm of n, as seats are given to parties (D'Hondt).
-        axis = max((3, 2, 1, 0), key=lambda axis: math.log(finest[axis]) / (n_pairs[axis] + 1))
+        axis = max((3, 2, 1, 0), key=lambda axis: math.log(places[axis]) / (n_pairs[axis] + 1))
         # Multiples of the golden ratio, modulo one, fill an interval evenly wherever one stops.
-        frequency = 0.5 + (finest[axis] - 1) / 2 * (n_pairs[axis] * _GOLDEN_RATIO % 1)
+        lowest = 0.5 / reach[axis]
+        frequency = lowest + (finest[axis] / 2 - lowest) * (n_pairs[axis] * _GOLDEN_RATIO % 1)
         encoding[:, 2 * pair] = torch.sin(math.pi * frequency * x[:, axis])
         encoding[:, 2 * pair + 1] = torch.cos(math.pi * frequency * x[:, axis])
         n_pairs[axis] += 1

@@ -22,6 +22,8 @@ from xatmorep.tasks.slab import (
     normalize,
     stack,
     touched,
+    visible,
+    whole_times,
 )
 from xatmorep.tokens.batch import TokenBatch
 from xatmorep.tokens.tokenize import untokenize
@@ -54,7 +56,8 @@ def run_slab(
     slab : Slab
         Where the arrays lie.
     arrays : mapping of str to numpy.ndarray
-        Fields (sample, level, time, latitude, longitude) in canonical units, float32.
+        Fields (sample, level, time, latitude, longitude) in canonical units, float32: of each the
+        frames ``slab.frames(name)``.
     statics : mapping of str to numpy.ndarray
         Constant fields (latitude, longitude) in canonical units.
     masks : mapping of str to numpy.ndarray
@@ -77,15 +80,22 @@ def run_slab(
         for key, output in outputs.items()
     }
     masks = masks or task.points(slab, n_samples)
+    sources = visible(slab, arrays, masks)
+    whole = {
+        name: whole_times(mask[:, :, -len(slab.times) :], slab.spec.field(name).token_shape[0])
+        for name, mask in masks.items()
+    }
     places = slab.places(n_samples)
     for start in range(0, len(places), batch_size):
         some = places[start : start + batch_size]
-        batch = cut(slab, some, arrays, statics)
+        batch = cut(slab, some, arrays, statics, sources)
         hidden = {
-            name: touched(stack(some, mask), slab.spec.field(name).token_shape)
+            name: touched(stack(slab, some, mask), slab.spec.field(name).token_shape)
             for name, mask in masks.items()
         }
-        for key, (values, counted) in _ask(model.network, task, batch, hidden).items():
+        samples = [place.sample for place in some]
+        times = {name: mask[samples] for name, mask in whole.items()}
+        for key, (values, counted) in _ask(model.network, task, batch, hidden, times).items():
             for row, place in enumerate(some):
                 assemblers[key].put(place, values[row], None if counted is None else counted[row])
     results = {key: assembler.arrays() for key, assembler in assemblers.items()}
@@ -108,7 +118,7 @@ def _in_units(
     """Weighted sum of values in canonical units, from that of normalized ones."""
     total = weights[(slice(None), *[None] * len(output.lead))]
     mean = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
-    labelled = slab.labelled(name, mean, ("sample", *output.lead), slab.given)
+    labelled = slab.labelled(name, mean, ("sample", *output.lead))
     return np.asarray(normalizer.invert(name, labelled).values * total)
 
 
@@ -129,12 +139,16 @@ def result_shapes(
 
 
 def _ask(
-    network: Multiformer, task: Task, batch: TokenBatch, hidden: Mapping[str, np.ndarray]
+    network: Multiformer,
+    task: Task,
+    batch: TokenBatch,
+    hidden: Mapping[str, np.ndarray],
+    whole: Mapping[str, np.ndarray],
 ) -> dict[Key, tuple[np.ndarray, np.ndarray | None]]:
     """Show a batch to the network and bring what the task takes out of it back to numpy."""
     import torch
 
-    inputs, masks = network_input(network, batch, hidden)
+    inputs, masks = network_input(network, batch, hidden, whole)
     with torch.inference_mode():
         answers = task.evaluate(network, batch, inputs, masks)
     return {

@@ -15,11 +15,12 @@ from xatmorep.errors import ConfigError
 from xatmorep.tasks.engine import DEFAULT_MODEL, Application, ModelLike, Options
 from xatmorep.tasks.labels import Part, to_dataset
 from xatmorep.tasks.places import nearest, nearest_level
-from xatmorep.tasks.slab import Place, Slab, cut, network_input, normalize
+from xatmorep.tasks.slab import Place, Slab, cut, network_input, normalize, visible
 from xatmorep.tokens.tiling import AxisTiling, Box, Tiling, token_coordinates
 
 if TYPE_CHECKING:
     from xatmorep.model.checkpoint import Model
+    from xatmorep.model.config import ModelConfig
 
 __all__ = ["attention"]
 
@@ -80,8 +81,8 @@ def attention(
         [level], latitude, longitude), and for each pair of coupled fields ``<from>_to_<to>``, the
         same with ``coupling_head`` for ``head``, on the tokens of ``<to>`` in the neighborhood of
         the query. Over these the weights of one query, layer and head sum to one. With queries in
-        several neighborhoods, tokens outside of a query's own are NaN. Lazy if `ds` is backed by
-        dask.
+        several neighborhoods, tokens outside of a query's own are NaN. Attention to contexts is
+        left out. Lazy if `ds` is backed by dask.
 
     Raises
     ------
@@ -179,30 +180,40 @@ def _answer(application: Application, located: _Located) -> dict[tuple[str, str]
     )
     inside = Tiling(*(AxisTiling.cut(size, size) for size in config.inputs.neighborhood.shape))
     answers = {}
-    for origin, network in config.networks.items():
-        for number, target in enumerate((origin, *network.coupled)):
-            own = number == 0
-            head = "head" if own else "coupling_head"
-            heads = config.encoder.heads if own else config.encoder.coupling_heads
-            grid = (config.inputs.field(target).n_levels, *config.inputs.token_grid(target))
-            shape = (application.n_samples, config.encoder.layers, heads, math.prod(grid))
-            weights = da.from_delayed(
-                result[origin, target], shape, meta=np.empty((0,) * 4, "float32")
-            ).reshape(*application.sample_shape, *shape[1:3], *grid)
-            labels = view.fields[target].isel(located.box.slices).coords
-            coords = token_coordinates(inside, config.inputs, target, labels)
-            array = xr.DataArray(
-                weights,
-                dims=(*view.extra_dims, "layer", head, "level", "time", "latitude", "longitude"),
-                coords={
-                    **{axis: coords[axis] for axis in ("time", "level", "latitude", "longitude")},
-                    **{dim: labels[dim] for dim in view.extra_dims if dim in labels},
-                    "layer": np.arange(1, config.encoder.layers + 1),
-                    head: np.arange(heads),
-                },
-            )
-            answers[origin, target] = array.transpose(..., "time", "level", "latitude", "longitude")
+    for origin, target in _pairs(config):
+        own = origin == target
+        head = "head" if own else "coupling_head"
+        heads = config.encoder.heads if own else config.encoder.coupling_heads
+        grid = (config.inputs.field(target).n_levels, *config.inputs.token_grid(target))
+        shape = (application.n_samples, config.encoder.layers, heads, math.prod(grid))
+        weights = da.from_delayed(
+            result[origin, target], shape, meta=np.empty((0,) * 4, "float32")
+        ).reshape(*application.sample_shape, *shape[1:3], *grid)
+        labels = view.fields[target].isel(located.box.slices).coords
+        coords = token_coordinates(inside, config.inputs, target, labels)
+        array = xr.DataArray(
+            weights,
+            dims=(*view.extra_dims, "layer", head, "level", "time", "latitude", "longitude"),
+            coords={
+                **{axis: coords[axis] for axis in ("time", "level", "latitude", "longitude")},
+                **{dim: labels[dim] for dim in view.extra_dims if dim in labels},
+                "layer": np.arange(1, config.encoder.layers + 1),
+                head: np.arange(heads),
+            },
+        )
+        answers[origin, target] = array.transpose(..., "time", "level", "latitude", "longitude")
     return answers
+
+
+def _pairs(config: ModelConfig) -> list[tuple[str, str]]:
+    """Each field with itself and with the fields, not contexts, that it is coupled to."""
+    fields = {field.name for field in config.inputs.fields}
+    return [
+        (origin, target)
+        for origin, network in config.networks.items()
+        for target in (origin, *network.coupled)
+        if {origin, target} <= fields
+    ]
 
 
 def _attend(
@@ -219,7 +230,8 @@ def _attend(
     n_samples = next(iter(arrays.values())).shape[0]
     arrays, statics = normalize(model.normalizer, slab, arrays, statics)
     places = [Place(sample, located.box) for sample in range(n_samples)]
-    inputs, _ = network_input(network, cut(slab, places, arrays, statics), {})
+    batch = cut(slab, places, arrays, statics, visible(slab, arrays, {}))
+    inputs, _ = network_input(network, batch, {}, {})
     device = next(network.parameters()).device
     rows = {
         name: torch.full((n_samples,), token, device=device)

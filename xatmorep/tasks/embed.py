@@ -82,7 +82,8 @@ def embed(
         Name of a shipped model, address of a saved one, or a model.
     fields : str or sequence of str, optional
         Canonical names of the fields whose embeddings are wanted; all if not given. The network
-        reads all fields in any case.
+        reads all fields in any case. Contexts have none: those of neighborhoods side by side
+        overlap.
     layer : int
         0 is the embedding network, 1 to n are the encoder layers, -1 is the last.
     pool : str or sequence of str, optional
@@ -141,7 +142,13 @@ def embed(
 def _chosen(config: ModelConfig, fields: str | Sequence[str] | None) -> list[str]:
     known = [field.name for field in config.inputs.fields]
     fields = [fields] if isinstance(fields, str) else fields
+    contexts = {context.name: context.field for context in config.inputs.contexts}
     for name in fields or ():
+        if name in contexts:
+            raise ConfigError(
+                f"{name!r} is a context of {contexts[name]!r}: those of neighborhoods side by side "
+                "overlap, so there is no grid for their embeddings; embed fields"
+            )
         if name not in known:
             raise ConfigError(f"the model has no field {name!r}{closest(name, known)}")
     return known if fields is None else list(fields)

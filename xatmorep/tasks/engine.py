@@ -22,11 +22,12 @@ import numpy as np
 import xarray as xr
 
 from xatmorep.data.conventions import CanonicalView, canonical_view
-from xatmorep.errors import ConfigError, ConventionError
+from xatmorep.errors import ConventionError
 from xatmorep.tasks.assembly import result_shapes, run_slab
+from xatmorep.tasks.options import Options
 from xatmorep.tasks.reference import ModelReference, placed_model, reference
 from xatmorep.tasks.slab import Key, Output, Slab, Task, frames_given
-from xatmorep.tokens.steps import check_times, times_after
+from xatmorep.tokens.steps import check_times, frames_before, times_after
 from xatmorep.tokens.tiling import Tiling, tiling_for
 
 if TYPE_CHECKING:
@@ -40,33 +41,6 @@ ModelLike: TypeAlias = "str | os.PathLike[str] | Model"
 DEFAULT_MODEL = "era5-surface-tiny"
 """The demonstration model that ships with the package."""
 
-DTYPES = ("float32", "float64", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a model is run; the same for all tasks.
-
-    Attributes
-    ----------
-    device : str, optional
-        Torch device; CUDA where there is one, else the CPU.
-    batch_size : int
-        Neighborhoods that the network sees at once.
-    dtype : {"float32", "float64", "bfloat16", "float16"}
-        Type in which the network computes.
-    """
-
-    device: str | None = None
-    batch_size: int = 8
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, not {self.batch_size}")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-
 
 @dataclass(frozen=True)
 class Application:
@@ -79,7 +53,7 @@ class Application:
     view : CanonicalView
         The dataset in canonical form; what is not backed by dask is read by parts.
     tiling : Tiling
-        Neighborhoods of the dataset.
+        Neighborhoods of the dataset; frames before the first one are read by contexts only.
     lazy : bool
         Whether the input was dask-backed, so that results are to be as well.
     options : Options
@@ -182,15 +156,28 @@ class Application:
     def _window(self, last: int, ahead: int) -> Application:
         spec = self.model.config.inputs
         times = next(iter(self.view.fields.values()))["time"].values
-        first = last + 1 + ahead - spec.neighborhood.shape[0]
+        frames = spec.neighborhood.shape[0]
+        first = last + 1 + ahead - frames
         check_times(times[: last + 1], spec, first=first, name=self.view.axes["time"])
-        known = slice(first, last + 1)
+        past = frames_before(times, spec, first, self.past)
+        known = slice(first - past, last + 1)
         labels = np.concatenate([times[known], times_after(times[last], spec, ahead)[0]])
+        # A chunk of its own for the past, which isn't read of all fields.
+        parts = {"time": (past, frames - ahead)} if past else {}
         fields = {
-            name: _followed(self._chunked(field.isel(time=known), f"{first} to {last}"), labels)
+            name: _followed(
+                self._chunked(field.isel(time=known), f"{known.start} to {last}", parts), labels
+            )
             for name, field in self.view.fields.items()
         }
-        return replace(self, view=replace(self.view, fields=fields), ahead=ahead)
+        tiling = replace(self.tiling, time=self.tiling.time.after(past))
+        return replace(self, view=replace(self.view, fields=fields), tiling=tiling, ahead=ahead)
+
+    @property
+    def past(self) -> int:
+        """Frames before a neighborhood that contexts read, where the data have them."""
+        spec = self.model.config.inputs
+        return max(spec.past(field.name) for field in spec.fields)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -231,10 +218,13 @@ class Application:
         return task(function, self._reference, device, self.options.dtype, *arguments)
 
     def arrays(self, index: int) -> dict[str, da.Array]:
-        """Fields of one time box in canonical units, each (sample, level, time, lat, lon)."""
-        times = self.tiling.time.points(index)
+        """Fields of one time box, and of the past that contexts of them read.
+
+        In canonical units, each (sample, level, time, latitude, longitude).
+        """
+        slab = self.slab(index)
         return {
-            name: self._plain(self._chunked(field.isel(time=times), index))
+            name: self._plain(self._chunked(field.isel(time=slab.frames(name)), index))
             for name, field in self.view.fields.items()
         }
 
@@ -243,24 +233,35 @@ class Application:
         """Constant fields in canonical units, each (latitude, longitude)."""
         return {name: self._chunked(x).data for name, x in self.view.statics.items()}
 
-    def _chunked(self, array: xr.DataArray, part: int | str = "all") -> xr.DataArray:
-        """An array backed by dask; what isn't yet is one chunk, read when its turn comes."""
+    def _chunked(
+        self,
+        array: xr.DataArray,
+        part: int | str = "all",
+        sizes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> xr.DataArray:
+        """An array backed by dask; what isn't yet is one chunk, read when its turn comes.
+
+        Along some dimensions it is several chunks, if their sizes are given.
+        """
         if array.chunks is not None:
             return array
         # With a token dask doesn't hash the values, which would read them.
-        return array.chunk(token=f"{self.token} {array.name} {part}")
+        return array.chunk(sizes or {}, token=f"{self.token} {array.name} {part}")
 
     def slab(self, index: int) -> Slab:
         """One time box with its coordinates."""
         coords = next(iter(self.view.fields.values())).coords
+        box = self.tiling.time.points(index)
         return Slab(
             self.model.config.inputs,
             self.tiling,
             index,
-            coords["time"].values[self.tiling.time.points(index)],
+            coords["time"].values[box],
             coords["latitude"].values,
             coords["longitude"].values,
             self.ahead,
+            coords["time"].values[max(0, box.start - self.past) : box.start],
+            self.view.is_global,
         )
 
     def run(
@@ -288,14 +289,13 @@ class Application:
         pieces: dict[Key, list[list[da.Array]]] = {key: [] for key in outputs}
         for index in range(len(self.tiling.time)):
             slab = self.slab(index)
-            window = (slice(None), slice(None), self.tiling.time.points(index))
             result = self.delayed(
                 run_slab,
                 task,
                 slab,
                 self.arrays(index),
                 self.statics,
-                {name: array[window] for name, array in hidden.items()},
+                {name: mask[:, :, slab.frames(name)] for name, mask in hidden.items()},
                 self.options.batch_size,
             )
             for key, output in outputs.items():
@@ -360,7 +360,9 @@ class Application:
         """Plain result of a field as a DataArray with canonical dimensions."""
         grid = ("level", "time", "latitude", "longitude")
         dims = (*self.view.extra_dims, *output.lead, *grid, *output.trail)
-        given = self.view.fields[name].isel(time=frames_given(self.ahead))
+        # What lies before the first neighborhood is there for contexts only.
+        boxes = self.view.fields[name].isel(time=slice(self.tiling.time.starts[0], None))
+        given = boxes.isel(time=frames_given(self.ahead))
         labelled = xr.DataArray(
             array.reshape(*self.sample_shape, *array.shape[1:]),
             dims=dims,

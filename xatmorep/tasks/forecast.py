@@ -45,13 +45,14 @@ class Forecast(Predict):
 
     def points(self, slab: Slab, n_samples: int) -> dict[str, np.ndarray]:
         """All points of the frames ahead, of every field."""
-        ahead = np.zeros(len(slab.times), dtype=bool)
-        ahead[slab.given] = True
-        grid = (len(slab.times), len(slab.latitude), len(slab.longitude))
-        return {
-            field.name: np.broadcast_to(ahead[:, None, None], (n_samples, field.n_levels, *grid))
-            for field in slab.spec.fields
-        }
+        points = {}
+        for field in slab.spec.fields:
+            frames = slab.frames(field.name)
+            ahead = np.zeros((frames.stop - frames.start, 1, 1), dtype=bool)
+            ahead[slab.given] = True
+            shape = (len(ahead), len(slab.latitude), len(slab.longitude))
+            points[field.name] = np.broadcast_to(ahead, (n_samples, field.n_levels, *shape))
+        return points
 
     def evaluate(
         self,

@@ -72,10 +72,11 @@ class Predict:
         """Points of random cells, or none if the caller says what is hidden."""
         if self.rate is None:
             return {}
-        times = slab.tiling.time.points(slab.index)
         grid = (len(slab.latitude), len(slab.longitude), n_samples)
         return {
-            field.name: random_points(field, times, *grid, rate=self.rate, seed=self.seed)
+            field.name: random_points(
+                field, slab.frames(field.name), *grid, rate=self.rate, seed=self.seed
+            )
             for field in slab.spec.fields
         }
 

@@ -6,7 +6,7 @@ A slab is one time box of the tiling over all latitudes and longitudes, as plain
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from xatmorep.tokens.batch import TokenBatch
+from xatmorep.tokens.contexts import Canvas
 from xatmorep.tokens.spec import InputSpec, Shape
 from xatmorep.tokens.tiling import Box, Tiling
 from xatmorep.tokens.tokenize import tokenize
@@ -38,6 +39,8 @@ __all__ = [
     "normalize",
     "stack",
     "touched",
+    "visible",
+    "whole_times",
 ]
 
 Key = tuple[str, str]
@@ -95,7 +98,7 @@ class Task(Protocol):
     def points(self, slab: Slab, n_samples: int) -> dict[str, np.ndarray]:
         """Points that the task itself hides, bool (sample, level, time, latitude, longitude).
 
-        Nothing, unless a task says otherwise.
+        Of each field the frames ``slab.frames(name)``. Nothing, unless a task says otherwise.
         """
         return {}
 
@@ -138,6 +141,10 @@ class Slab:
     ahead : int
         Number of its last frames that the data don't have. Where there are any, results on points
         are given for them alone.
+    past : numpy.ndarray
+        Times of the frames before it that contexts read, as far as the data have them.
+    is_global : bool
+        Whether longitude covers the whole circle.
     """
 
     spec: InputSpec
@@ -147,19 +154,30 @@ class Slab:
     latitude: np.ndarray
     longitude: np.ndarray
     ahead: int = 0
+    past: np.ndarray = field(default_factory=lambda: np.array([], dtype="datetime64[s]"))
+    is_global: bool = False
 
     @property
     def given(self) -> slice:
         """Frames for which results on points are given."""
         return frames_given(self.ahead)
 
-    def labelled(
-        self, name: str, array: np.ndarray, lead: Sequence[str], frames: slice = slice(None)
-    ) -> xr.DataArray:
-        """Points of a field (*lead, level, time, latitude, longitude) with their coordinates."""
+    def frames(self, name: str) -> slice:
+        """Frames of the dataset that are read of a field: of the time box, and of its past."""
+        box = self.tiling.time.points(self.index)
+        return slice(box.start - min(len(self.past), self.spec.past(name)), box.stop)
+
+    @property
+    def canvas(self) -> Canvas:
+        """What contexts are cut from."""
+        times = np.concatenate([self.past, self.times]) if len(self.past) else self.times
+        return Canvas(self.spec, times, self.latitude, self.longitude, self.is_global)
+
+    def labelled(self, name: str, array: np.ndarray, lead: Sequence[str]) -> xr.DataArray:
+        """Last frames of a field (*lead, level, time, latitude, longitude) with coordinates."""
         coords = {
             "level": np.array(self.spec.field(name).levels or (0.0,)),
-            "time": self.times[frames],
+            "time": self.canvas.times[-array.shape[-3] :],
             "latitude": self.latitude,
             "longitude": self.longitude,
         }
@@ -194,6 +212,31 @@ def normalize(
     return fields, constants
 
 
+def visible(
+    slab: Slab, arrays: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Fields of which there are contexts; points that are hidden anywhere are missing there."""
+    sources = {context.field: arrays[context.field] for context in slab.spec.contexts}
+    return {
+        name: np.where(masks[name], np.float32(np.nan), array) if name in masks else array
+        for name, array in sources.items()
+    }
+
+
+def whole_times(points: np.ndarray, size: int) -> np.ndarray:
+    """Token times (..., T) of `size` frames with one of which all (latitude, longitude) are True.
+
+    Examples
+    --------
+    >>> points = np.zeros((4, 2, 2), dtype=bool)
+    >>> points[1, 0], points[2] = True, True
+    >>> whole_times(points, 2)
+    array([False,  True])
+    """
+    frames = points.all((-2, -1))
+    return np.any(frames.reshape(*frames.shape[:-1], -1, size), axis=-1)
+
+
 def touched(points: np.ndarray, token_shape: Shape) -> np.ndarray:
     """Tokens (..., T, A, O) of which any point (..., time, latitude, longitude) is True.
 
@@ -211,48 +254,80 @@ def cut(
     places: list[Place],
     arrays: Mapping[str, np.ndarray],
     statics: Mapping[str, np.ndarray],
+    sources: Mapping[str, np.ndarray],
 ) -> TokenBatch:
-    """Labelled tokens of some neighborhoods of a slab."""
+    """Labelled tokens of some neighborhoods of a slab; contexts are cut from `sources`."""
     windows = [(p.box.slices["latitude"], p.box.slices["longitude"]) for p in places]
     return TokenBatch.cut(
         slab.spec,
-        {name: stack(places, array) for name, array in arrays.items()},
+        {name: stack(slab, places, array) for name, array in arrays.items()},
         times=np.stack([slab.times] * len(places)),
         latitude=np.stack([slab.latitude[rows] for rows, _ in windows]),
         longitude=np.stack([slab.longitude[columns] for _, columns in windows]),
         statics={
             name: np.stack([array[window] for window in windows]) for name, array in statics.items()
         },
+        contexts=slab.canvas.cut(
+            sources,
+            statics,
+            [
+                (place.sample, rows.start, columns.start)
+                for place, (rows, columns) in zip(places, windows, strict=True)
+            ],
+        ),
     )
 
 
-def stack(places: list[Place], array: np.ndarray) -> np.ndarray:
+def stack(slab: Slab, places: list[Place], array: np.ndarray) -> np.ndarray:
     """Neighborhoods (batch, level, time, latitude, longitude) out of a slab with samples."""
+    box = array[:, :, -len(slab.times) :]
     return np.stack(
         [
-            array[place.sample][..., place.box.slices["latitude"], place.box.slices["longitude"]]
+            box[place.sample][..., place.box.slices["latitude"], place.box.slices["longitude"]]
             for place in places
         ]
     )
 
 
 def network_input(
-    network: Multiformer, batch: TokenBatch, hidden: Mapping[str, np.ndarray]
+    network: Multiformer,
+    batch: TokenBatch,
+    hidden: Mapping[str, np.ndarray],
+    whole: Mapping[str, np.ndarray],
 ) -> tuple[NetworkInput, dict[str, torch.Tensor]]:
-    """What the network reads of a batch whose hidden tokens are withheld, and the full masks."""
+    """What the network reads of a batch whose hidden tokens are withheld, and the full masks.
+
+    Parameters
+    ----------
+    network : Multiformer
+        Gives device and type.
+    batch : TokenBatch
+        The neighborhoods.
+    hidden : mapping of str to numpy.ndarray
+        Tokens of fields, bool (batch, level, T, A, O); none of those that it lacks.
+    whole : mapping of str to numpy.ndarray
+        Token times that are hidden everywhere in the dataset, bool (batch, level, T), of the same
+        fields.
+    """
     import torch
 
     from xatmorep.model.inputs import NetworkInput
+    from xatmorep.objectives.contexts import with_contexts
     from xatmorep.objectives.masking import withhold
 
     values = {name: torch.from_numpy(array) for name, array in batch.tokens.items()}
+    contexts = {context.name: values.pop(context.name) for context in batch.spec.contexts}
     masks = {
         name: torch.from_numpy(hidden[name])
         if name in hidden
         else torch.zeros(tokens.shape[:5], dtype=torch.bool)
         for name, tokens in values.items()
     }
-    masked = withhold(values, masks)
+    times = {
+        name: torch.from_numpy(whole[name]) if name in whole else mask.new_zeros(mask.shape[:3])
+        for name, mask in masks.items()
+    }
+    masked = with_contexts(withhold(values, masks), contexts, batch.spec, times)
     weight = next(network.parameters())
     inputs = NetworkInput.of(batch, masked.tokens, masked.blank).to(weight.device, weight.dtype)
     return inputs, {name: mask.to(weight.device) for name, mask in masks.items()}

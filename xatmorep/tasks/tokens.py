@@ -51,8 +51,8 @@ class Tokens(Task):
         import torch
 
         answers: Answers = {}
-        for name, values in batch.tokens.items():
-            answers[name, "values"] = torch.from_numpy(values), None
+        for name in (field.name for field in batch.spec.fields):
+            answers[name, "values"] = torch.from_numpy(batch.tokens[name]), None
             answers[name, "info"] = torch.from_numpy(batch.info[name]), None
         return answers
 
@@ -77,11 +77,11 @@ def tokenize(
     Returns
     -------
     xarray.Dataset
-        For each field, under the name that it has in `ds`, the normalized values (..., time,
-        [level], latitude, longitude, token_time, token_latitude, token_longitude), NaN where the
-        data have none, and a variable ``<name>_info`` (..., time, [level], latitude, longitude,
-        info) with year, day of year, hour, level, latitude, longitude and resolution of each
-        token. Lazy if `ds` is backed by dask.
+        For each field (not for contexts), under the name that it has in `ds`, the normalized
+        values (..., time, [level], latitude, longitude, token_time, token_latitude,
+        token_longitude), NaN where the data have none, and a variable ``<name>_info`` (..., time,
+        [level], latitude, longitude, info) with year, day of year, hour, level, latitude,
+        longitude and resolution of each token. Lazy if `ds` is backed by dask.
 
     Raises
     ------

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from xatmorep.errors import ConventionError
+from xatmorep.tokens.contexts import Context
 from xatmorep.tokens.info import TOKEN_INFO, Times, center, token_info
-from xatmorep.tokens.spec import FieldSpec, InputSpec
+from xatmorep.tokens.spec import FieldSpec, InputSpec, Shape
 from xatmorep.tokens.tokenize import tokenize, untokenize
 
 __all__ = ["TokenBatch"]
@@ -33,7 +34,8 @@ class TokenBatch:
     spec : InputSpec
         What the model reads; decides every shape below.
     tokens : dict of str to (batch, level, T, A, O, t, a, o) float32 array
-        Values by canonical name of the field; NaN where the data have none.
+        Values by canonical name of the field, or name of the context; NaN where the data have
+        none.
     info : dict of str to (batch, level, T, A, O, 7) float32 array
         `TOKEN_INFO` of each token.
     times : (batch, time) array of datetime64 or cftime
@@ -43,8 +45,8 @@ class TokenBatch:
     longitude : (batch, longitude) float64 array
         Columns, degrees east, ascending: beyond 360 where the neighborhood crosses Greenwich.
     statics : dict of str to (batch, A, O, static, a, o) float32 array
-        Constant fields cut with the token footprint of each field, 0 (normalized: the mean) where
-        they have no value; empty if the spec has none.
+        Constant fields cut with the token footprint of each field and context, 0 (normalized: the
+        mean) where they have no value; empty if the spec has none.
 
     Examples
     --------
@@ -85,6 +87,7 @@ class TokenBatch:
         latitude: npt.NDArray[Any],
         longitude: npt.NDArray[Any],
         statics: Arrays | None = None,
+        contexts: Mapping[str, Context] | None = None,
     ) -> TokenBatch:
         """Cut neighborhoods, given on the grid, into tokens.
 
@@ -100,11 +103,13 @@ class TokenBatch:
             Labels of the grid points.
         statics : dict of str to (batch, latitude, longitude) array, optional
             Constant fields by canonical name.
+        contexts : dict of str to Context, optional
+            By name, as `xatmorep.tokens.contexts.Canvas` cuts them.
 
         Raises
         ------
         ConventionError
-            If a field is missing or anything has a shape that the spec doesn't have.
+            If a field or context is missing or anything has a shape that the spec doesn't have.
         """
         values = {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
         times, latitude, longitude = (
@@ -115,33 +120,42 @@ class TokenBatch:
         _check_axes(spec, times, latitude, longitude)
         _check_names("fields", values, [field.name for field in spec.fields])
         _check_names("static fields", statics or {}, [static.name for static in spec.statics])
+        contexts = contexts or {}
+        _check_names("contexts", contexts, [context.name for context in spec.contexts])
         batch, grid = len(times), spec.neighborhood.shape
         for field in spec.fields:
             shape = (batch, field.n_levels, *grid)
             _check_array(f"field {field.name!r}", values[field.name], shape)
         for name, array in (statics or {}).items():
             _check_array(f"static field {name!r}", np.asarray(array), (batch, *grid[1:]), None)
+        tokens = {f.name: tokenize(values[f.name], f.token_shape) for f in spec.fields}
+        info = {f.name: token_info(spec, f.name, times, latitude, longitude) for f in spec.fields}
+        cut = {f.name: _cut_statics(spec, statics, f.token_shape) for f in spec.fields if statics}
+        for entry in spec.entries[len(spec.fields) :]:
+            name, one = entry.name, contexts[entry.name]
+            tokens[name] = tokenize(one.values, entry.token_shape)
+            info[name] = token_info(spec, name, one.times, one.latitude, one.longitude)
+            if statics:
+                cut[name] = _cut_statics(spec, one.statics, entry.token_shape)
         return cls(
             spec=spec,
-            tokens={f.name: tokenize(values[f.name], f.token_shape) for f in spec.fields},
-            info={
-                f.name: token_info(spec, f.name, times, latitude, longitude) for f in spec.fields
-            },
+            tokens=tokens,
+            info=info,
             times=times,
             latitude=latitude,
             longitude=longitude,
-            statics=_cut_statics(spec, statics) if statics else {},
+            statics=cut,
         )
 
     def __post_init__(self) -> None:
         for name in ("tokens", "info", "statics"):  # own dictionaries: the caller may go on
             object.__setattr__(self, name, dict(getattr(self, name)))
         _check_axes(self.spec, self.times, self.latitude, self.longitude)
-        names = [field.name for field in self.spec.fields]
+        names = [field.name for field in self.spec.entries]
         _check_names("tokens", self.tokens, names)
         _check_names("token info", self.info, names)
         _check_names("statics", self.statics, names if self.spec.statics else [])
-        for field in self.spec.fields:
+        for field in self.spec.entries:
             grid = self.spec.token_grid(field.name)
             places = (len(self), field.n_levels, *grid)
             what = f"of {field.name!r}"
@@ -159,13 +173,13 @@ class TokenBatch:
         fields = ", ".join(
             f"{field.name} {field.n_levels}x{_times(self.spec.token_grid(field.name))} tokens of "
             f"{_times(field.token_shape)}"
-            for field in self.spec.fields
+            for field in self.spec.entries
         )
         plural = "" if len(self) == 1 else "s"
         return f"<TokenBatch of {len(self)} neighborhood{plural}: {fields}>"
 
     def to_grid(self, name: str) -> list[xr.DataArray]:
-        """One field back on the grid, with its coordinates: the exact inverse of `cut`.
+        """One field (no context) back on the grid, with its coordinates: the inverse of `cut`.
 
         Parameters
         ----------
@@ -214,7 +228,7 @@ class TokenBatch:
         ]
 
     def to_dataset(self) -> xr.Dataset:
-        """All tokens, their info and their labels as a Dataset.
+        """All tokens of fields (not of contexts), their info and their labels as a Dataset.
 
         Returns
         -------
@@ -302,18 +316,15 @@ _LEVEL_ATTRS: dict[str, dict[str, str]] = {
 }
 
 
-def _cut_statics(spec: InputSpec, statics: Arrays) -> dict[str, npt.NDArray[np.float32]]:
-    """Stack the static fields and cut them with the footprint of each field's tokens."""
+def _cut_statics(spec: InputSpec, statics: Arrays, token_shape: Shape) -> npt.NDArray[np.float32]:
+    """Stack the static fields and cut them with the footprint of a field's tokens."""
     stacked = np.stack(
         [np.asarray(statics[static.name], dtype=np.float32) for static in spec.statics], axis=1
     )
     # Nothing hides a token of a static field: a missing value becomes the mean.
     stacked = np.where(np.isfinite(stacked), stacked, np.float32(0))
-    cut = {}
-    for field in spec.fields:
-        tokens = tokenize(stacked[:, :, None], (1, *field.token_shape[1:]))
-        cut[field.name] = np.moveaxis(tokens[:, :, 0, :, :, 0], 1, 3)
-    return cut
+    tokens = tokenize(stacked[:, :, None], (1, *token_shape[1:]))
+    return np.moveaxis(tokens[:, :, 0, :, :, 0], 1, 3)
 
 
 def _check_names(what: str, found: Mapping[str, Any], needed: list[str]) -> None:

@@ -94,28 +94,29 @@ def token_info(
     latitude: npt.NDArray[np.float64],
     longitude: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float32]:
-    """Token info of one field in one neighborhood, or in many at once.
+    """Token info of one field or context in one neighborhood, or in many at once.
 
     Parameters
     ----------
     spec : InputSpec
         What the model reads.
     name : str
-        Canonical name of the field.
+        Canonical name of the field, or name of the context.
     times : (..., time) array of datetime64 or cftime
-        Times of the frames of the neighborhood.
+        Times of the frames of the neighborhood, or of those that the box of the context covers.
     latitude : (..., latitude) array
-        Rows of the neighborhood, degrees north.
+        Its rows, degrees north.
     longitude : (..., longitude) array
-        Columns of the neighborhood, degrees east, ascending (beyond 360 where they wrap).
+        Its columns, degrees east, ascending (beyond 360 where they wrap).
 
     Returns
     -------
     (..., L, T, A, O, 7) float32 array
         One row of `TOKEN_INFO` for each token: year, day of the year (1 on the first of January)
         and hour of the token's time; level (0 at the surface); latitude and longitude (in
-        [0, 360)) of its place, in degrees; the model's grid step in latitude, in degrees. Time and
-        place are those of the token's center, or what ``spec.token_reference`` says.
+        [0, 360)) of its place, in degrees; the model's grid step in latitude, in degrees, or that
+        of the context. Time and place are those of the token's center, or what
+        ``spec.token_reference`` says; a place beyond a pole is at the pole.
 
     Examples
     --------
@@ -133,7 +134,7 @@ def token_info(
     [2020.0, 366.0, 21.0, 0.0, 89.5, 1.0, 1.0]
     """
     field = spec.field(name)
-    t, a, o = field.token_shape
+    t, a, o = spec.token_extent(name)
     times, latitude, longitude = np.asarray(times), np.asarray(latitude), np.asarray(longitude)
     if spec.token_reference == "center":
         when = time_parts(_token_centers(times, t))
@@ -153,9 +154,9 @@ def token_info(
     for place, part in enumerate(when):
         info[..., place] = part[..., None, :, None, None]
     info[..., 3] = levels[:, None, None, None]
-    info[..., 4] = north[..., None, None, :, None]
+    info[..., 4] = north.clip(-90, 90)[..., None, None, :, None]
     info[..., 5] = east[..., None, None, None, :]
-    info[..., 6] = spec.neighborhood.grid_step[0]
+    info[..., 6] = spec.neighborhood.grid_step[0] * spec.coarsening(name)[1]
     return info
 
 

@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import dask
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from xatmorep.errors import ConfigError, ConventionError
 from xatmorep.tokens.batch import TokenBatch
+from xatmorep.tokens.contexts import Canvas
 from xatmorep.tokens.spec import InputSpec
 from xatmorep.tokens.steps import check_grid
 
@@ -24,8 +26,9 @@ class RandomNeighborhoods:
     A slab is as many frames as a neighborhood has, over the whole horizontal grid; its first
     frame is drawn uniformly. It is read once, all fields together, and neighborhoods are cut from
     it at places that are uniform in latitude and longitude of the grid; on a global grid they
-    wrap around in longitude. Of further dimensions (ensemble members) each slab takes one drawn
-    entry, and only that is read.
+    wrap around in longitude. With a slab come the frames before it that contexts read, as far as
+    the data have them. Of further dimensions (ensemble members) each slab takes one drawn entry,
+    and only that is read.
 
     Parameters
     ----------
@@ -172,23 +175,47 @@ class RandomNeighborhoods:
         start = int(rng.integers(len(self._times) - nt + 1))
         extra = {dim: int(rng.integers(size)) for dim, size in self._extra.items()}
         n, columns = self.crops_per_slab, len(self._longitude)
-        rows = rng.integers(len(self._latitude) - na + 1, size=n)[:, None] + np.arange(na)
+        top = rng.integers(len(self._latitude) - na + 1, size=n)
+        rows = top[:, None] + np.arange(na)
         first = rng.integers(columns if self.is_global else columns - no + 1, size=n)
         unwrapped = first[:, None] + np.arange(no)
         turns, places = np.divmod(unwrapped, columns)
-        slab = self._record.isel({"time": slice(start, start + nt), **extra}).compute()
+        frames = {
+            field.name: slice(max(0, start - self.spec.past(field.name)), start + nt)
+            for field in self.spec.fields
+        }
+        slab = self._read(frames, extra)
         cut = (..., rows[:, :, None], places[:, None, :])
+        canvas = Canvas(
+            self.spec,
+            self._times[min(part.start for part in frames.values()) : start + nt],
+            self._latitude,
+            self._longitude,
+            self.is_global,
+        )
         return TokenBatch.cut(
             self.spec,
-            {
-                name: slab[name]
-                .transpose("time", f"level_{name}", "latitude", "longitude")
-                .values[cut]
-                .transpose(2, 1, 0, 3, 4)
-                for name in (field.name for field in self.spec.fields)
-            },
+            {name: values[-nt:][cut].transpose(2, 1, 0, 3, 4) for name, values in slab.items()},
             times=np.broadcast_to(self._times[start : start + nt], (n, nt)),
             latitude=self._latitude[rows],
             longitude=self._longitude[places] + 360 * turns,
             statics={name: static[cut] for name, static in self._statics.items()},
+            contexts=canvas.cut(
+                {name: values.swapaxes(0, 1)[None] for name, values in slab.items()},
+                self._statics,
+                [(0, int(row), int(column)) for row, column in zip(top, first, strict=True)],
+            ),
         )
+
+    def _read(
+        self, frames: Mapping[str, slice], extra: Mapping[Any, int]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Some frames (time, level, latitude, longitude) of each field, all in one go."""
+        parts = {
+            name: self._record[name]
+            .isel({"time": part, **extra})
+            .transpose("time", f"level_{name}", "latitude", "longitude")
+            for name, part in frames.items()
+        }
+        (read,) = dask.compute(parts)
+        return {name: part.values for name, part in read.items()}

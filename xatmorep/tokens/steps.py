@@ -11,15 +11,21 @@ import numpy.typing as npt
 import xarray as xr
 
 from xatmorep.errors import ConventionError
-from xatmorep.tokens.spec import InputSpec
+from xatmorep.tokens.spec import AXES, InputSpec
 
-__all__ = ["AXES", "Labels", "check_grid", "check_times", "times_after"]
+__all__ = [
+    "AXES",
+    "Labels",
+    "check_grid",
+    "check_times",
+    "frames_before",
+    "times_after",
+    "times_before",
+]
 
 Labels: TypeAlias = "xr.DataArray | xr.Dataset | Mapping[Any, xr.DataArray]"
 """Whatever gives the coordinates ``time``, ``latitude`` and ``longitude`` by name, in canonical
 form: latitude from north to south, longitude ascending (beyond 360 where a region goes on)."""
-
-AXES = ("time", "latitude", "longitude")
 
 # The mean grid step decides whether the grid is the model's; single steps vary a little on a
 # Gaussian grid, but a missing row doubles one.
@@ -123,6 +129,35 @@ def check_times(
         raise ConventionError("; ".join(problems))
 
 
+def frames_before(times: npt.NDArray[Any], spec: InputSpec, first: int, most: int) -> int:
+    """Count the frames right before one, up to `most`, that are the model's time step apart.
+
+    Parameters
+    ----------
+    times : (time,) array of datetime64 or cftime
+        Times of the frames.
+    spec : InputSpec
+        What the model reads.
+    first : int
+        Number of the frame before which is looked.
+    most : int
+        The most that are wanted.
+
+    Examples
+    --------
+    >>> from xatmorep.tokens.spec import FieldSpec, InputSpec, NeighborhoodSpec
+    >>> spec = InputSpec(
+    ...     neighborhood=NeighborhoodSpec(shape=(2, 4, 6), time_step=6, grid_step=(1, 1)),
+    ...     fields=(FieldSpec(name="2m_temperature", units="K", token_shape=(1, 2, 3)),),
+    ... )
+    >>> hours = np.array([0, 3, 9, 15, 21], "timedelta64[h]")
+    >>> frames_before(np.datetime64("2021-01-01", "s") + hours, spec, first=3, most=9)
+    2
+    """
+    wanted = _accepted(_hours(times[max(0, first - most) : first + 1]), spec)[::-1]
+    return int(wanted.size if wanted.all() else wanted.argmin())
+
+
 def times_after(time: Any, spec: InputSpec, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Times of the frames that would follow one, in the model's time step.
 
@@ -161,6 +196,27 @@ def times_after(time: Any, spec: InputSpec, n: int) -> tuple[npt.NDArray[Any], n
         leads = leads.astype(f"timedelta64[{np.datetime_data(time.dtype)[0]}]")
         return time + leads, leads
     return np.array([time + datetime.timedelta(seconds=s) for s in seconds]), leads
+
+
+def times_before(time: Any, spec: InputSpec, n: int) -> npt.NDArray[Any]:
+    """Times of the frames that would lie before one, in the model's time step; earliest first.
+
+    Parameters are those of `times_after`, and so are type and precision of the result.
+
+    Examples
+    --------
+    >>> from xatmorep.tokens.spec import FieldSpec, InputSpec, NeighborhoodSpec
+    >>> spec = InputSpec(
+    ...     neighborhood=NeighborhoodSpec(shape=(2, 4, 6), time_step=6, grid_step=(1, 1)),
+    ...     fields=(FieldSpec(name="2m_temperature", units="K", token_shape=(1, 2, 3)),),
+    ... )
+    >>> times_before(np.datetime64("2021-01-01T06", "s"), spec, 2)
+    array(['2020-12-31T18:00:00', '2021-01-01T00:00:00'], dtype='datetime64[s]')
+    """
+    after, leads = times_after(time, spec, n)
+    if isinstance(time, np.datetime64):
+        return np.asarray(time - leads)[::-1]
+    return np.array([time - (later - time) for later in after], dtype=after.dtype)[::-1]
 
 
 def _size_problems(labels: Labels, needs: Mapping[str, int], names: Mapping[str, str]) -> list[str]:

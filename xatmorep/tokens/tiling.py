@@ -71,6 +71,16 @@ class AxisTiling:
             starts.append(size - box)
         return cls(size=size, box=box, starts=tuple(starts))
 
+    def after(self, n: int) -> AxisTiling:
+        """The same neighborhoods behind `n` points that are in none.
+
+        Examples
+        --------
+        >>> AxisTiling.cut(size=10, box=4).after(3).starts
+        (3, 7, 9)
+        """
+        return AxisTiling(self.size + n, self.box, tuple(start + n for start in self.starts))
+
     def __len__(self) -> int:
         """Count the neighborhoods along the dimension."""
         return len(self.starts)

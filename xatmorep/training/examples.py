@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xatmorep.model.inputs import NetworkInput
+from xatmorep.objectives.contexts import with_contexts
 from xatmorep.objectives.masking import hide, target_rows
 from xatmorep.objectives.weighting import latitude_weights, level_weights
 from xatmorep.tokens.batch import TokenBatch
@@ -51,7 +52,9 @@ class Example:
 def example(batch: TokenBatch, config: PretrainConfig, seed: int) -> Example:
     """Hide tokens of neighborhoods, with a seed that is theirs alone."""
     values = {name: torch.from_numpy(x) for name, x in batch.tokens.items()}
+    contexts = {context.name: values.pop(context.name) for context in batch.spec.contexts}
     masked = hide(values, config.masking, torch.Generator().manual_seed(seed))
+    masked = with_contexts(masked, contexts, batch.spec)
     hidden, target, weight = {}, {}, {}
     for name in config.model.predicted:
         hidden[name] = masked.hidden[name]
