@@ -1,9 +1,9 @@
 """Kill a pre-training with kill -9 at random instants, repeat the command, and compare the end.
 
 The run is that of the command line, on waves that are made here, with all that has a state:
-dropout, a moving average of the weights, a warm-up, validations. At the end log, ledger and weights
-must be those of a run that nobody disturbed, to the last digit; and the ledger must show each
-sample once. Run it from anywhere with the package installed:
+dropout, a moving average of the weights, a teacher, a warm-up, validations. At the end log, ledger
+and weights must be those of a run that nobody disturbed, to the last digit; and the ledger must
+show each sample once. Run it from anywhere with the package installed:
 
     python benchmarks/kill_and_resume.py --kills 50
 """
@@ -47,6 +47,7 @@ CONFIG = {
         "tail": {"members": 4},
         "dropout": 0.1,
     },
+    "distillation": {"n_local": 1, "prototypes": 16, "hidden": 16, "bottleneck": 8},
     "optimizer": {"warmup_steps": 20},
     "batch_size": 4,
     "crops_per_slab": 2,

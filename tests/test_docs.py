@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -243,18 +243,25 @@ def test_every_key_of_a_configuration_is_explained() -> None:
     assert keys - {"inputs"} <= explained
 
 
-def defaults(schema: type[BaseModel], place: str = "") -> Iterator[tuple[str, str]]:
-    """Keys of a configuration that have a default, and the default as YAML writes it."""
+def defaults(
+    schema: type[BaseModel], place: str = "", values: BaseModel | None = None
+) -> Iterator[tuple[str, str]]:
+    """Keys of a configuration that have a default, and the default as YAML writes it.
+
+    `values` are those of the configuration, if they aren't the defaults of its class.
+    """
     for key, field in schema.model_fields.items():
         inner = schemas(field.annotation)
-        several = not isinstance(field.annotation, type)  # as fields and networks are
-        if not field.is_required() and (several or not inner):
-            plain = TypeAdapter(Any).dump_python(field.default, mode="json")
+        several = get_origin(field.annotation) in (dict, tuple)  # as networks and fields are
+        default = field.default if values is None else getattr(values, key)
+        if not field.is_required() and not (inner and isinstance(default, BaseModel)):
+            plain = TypeAdapter(Any).dump_python(default, mode="json")
             value = yaml.safe_dump(plain, default_flow_style=True, width=1000)
             yield f"{place}{key}", value.removesuffix("\n").removesuffix("\n...")
         if inner and key != "data":
             (direct,) = (found for found in inner if len(schemas(found)) == len(inner))
-            yield from defaults(direct, f"{place}{key}{'.*' if several else ''}.")
+            own = default if isinstance(default, BaseModel) else None
+            yield from defaults(direct, f"{place}{key}{'.*' if several else ''}.", own)
 
 
 def test_table_of_defaults() -> None:

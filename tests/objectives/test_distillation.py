@@ -71,6 +71,15 @@ def test_unknown_keys_are_refused_with_the_nearest() -> None:
         validate(DistillationConfig, {"local_masking": {"rates": (0, 1)}}, "distillation")
 
 
+def test_a_mapping_changes_only_what_it_names() -> None:
+    default = DistillationConfig()
+    changed = DistillationConfig(local_masking={"rate": (0.2, 0.5)}, global_masking={})
+    assert changed.global_masking == default.global_masking
+    assert changed.local_masking == default.local_masking.model_copy(update={"rate": (0.2, 0.5)})
+    again = DistillationConfig.model_validate(changed.model_dump(mode="json"))
+    assert again == changed
+
+
 def test_views_that_are_impossible_for_a_model_are_refused() -> None:
     inputs = make_spec((2, 2, 2), {"u": ((2, 2, 2), (500.0, 850.0))})
     with pytest.raises(ConfigError, match=r"^distillation.local_masking: .* 'large' needs"):
@@ -353,6 +362,22 @@ def test_the_teacher_has_no_dropout_whatever_the_mode() -> None:
     assert torch.equal(distillation.center.sums, 2 * said)
 
 
+def test_in_evaluation_mode_nothing_changes() -> None:
+    run = tiny.Run(tiny.small(), steps=4)
+    run.learn(range(2))
+    distillation = run.distillation
+    before = {name: x.clone() for name, x in distillation.state_dict().items()}
+    wanted = one_step(run)
+    distillation.center.update()
+    moved = distillation.center.value.clone()
+    distillation.load_state_dict(before)
+    distillation.eval()
+    assert torch.equal(one_step(run), wanted)
+    distillation.center.update()
+    assert all(torch.equal(x, before[name]) for name, x in distillation.state_dict().items())
+    assert not torch.equal(moved, before["center.value"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_step_under_autocast(dtype: torch.dtype) -> None:
     exact, run = (tiny.Run(tiny.small(), steps=4) for _ in range(2))
@@ -425,7 +450,7 @@ def test_step_of_a_multiformer() -> None:
     network = Multiformer(model, generator)
     inputs = networks.inputs(model, batch=4, rate=0.0)
     config = DistillationConfig(
-        local_masking={"strategies": {"large": 1}},
+        local_masking={"together": False},
         n_local=2,
         prototypes=16,
         hidden=16,

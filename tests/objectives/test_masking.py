@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tests.tokens.strategies import make_spec
 from xatmorep.errors import ConfigError
+from xatmorep.objectives import masking
 from xatmorep.objectives.masking import (
     MaskingConfig,
     check_strategies,
@@ -200,6 +201,43 @@ def test_forecast_shows_nothing_of_the_future_of_any_field(together: bool) -> No
         assert all(torch.equal(after[name][sample], before[name][sample]) for name in shapes)
         assert all((before[name][sample] != 0).any() for name in shapes)
     assert cuts == set(range(4, 12))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_whole_times_are_always_withheld(strategy: str) -> None:
+    tokens = {"u": field(40, 2, 4, 3, 3), "v": field(40, 2, 3, 3, 3)}
+    config = MaskingConfig(
+        strategies={strategy: 1.0}, replaced=0.1, noised=0.3, coarsened=0.3, left=0.3
+    )
+    masked = hide(tokens, config, seeded())
+    for name, hidden in masked.hidden.items():
+        withheld = masked.blank[name][hidden].double().mean()
+        if STRATEGIES[strategy].hides == "times":
+            assert withheld == 1
+            assert (masked.tokens[name][hidden] == 0).all()
+        else:
+            assert abs(withheld - 0.1) < 0.07
+
+
+def test_beside_whole_times_other_samples_are_drawn_as_if_there_were_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = {"u": field(60, 2, 4, 3, 3), "v": field(60, 1, 2, 2, 2)}
+    config = MaskingConfig(strategies={"random": 1.0, "forecast": 1.0}, replaced=0.4, noised=0.5)
+    strict = hide(tokens, config, seeded())
+    with monkeypatch.context() as patch:
+        nobody = torch.zeros(60, dtype=torch.bool)
+        patch.setattr(masking, "_of_whole_times", lambda chosen: nobody)
+        shared = hide(tokens, config, seeded())
+    changed = torch.zeros(60, dtype=torch.bool)
+    for name, hidden in strict.hidden.items():
+        assert torch.equal(hidden, shared.hidden[name])
+        changed |= (strict.blank[name] != shared.blank[name]).flatten(1).any(1)
+    last = torch.stack([hidden[:, :, -1].flatten(1).all(1) for hidden in strict.hidden.values()])
+    assert 15 < changed.sum() < 45
+    assert last.all(0)[changed].all()
+    for name in tokens:
+        assert torch.equal(strict.tokens[name][~changed], shared.tokens[name][~changed])
 
 
 def test_a_rate_of_fields_alike_is_one_for_all() -> None:

@@ -1,7 +1,8 @@
 """A tiny run of four fields' worth of waves, and what to compare of two runs.
 
-As a program it trains like any user's: ``python -m tests.training.runs FOLDER [WRITES]``. With a
-number of writes it kills itself, as kill -9 does, in the middle of that write of a checkpoint.
+As a program it trains like any user's: ``python -m tests.training.runs FOLDER RUN [WRITES]``, with
+the name of one of the runs below. With a number of writes it kills itself, as kill -9 does, in the
+middle of that write of a checkpoint.
 """
 
 from __future__ import annotations
@@ -42,6 +43,17 @@ LONG: dict[str, Any] = RUN | {
     "model": small.CONFIG.model_copy(update={"dropout": 0.1}),
 }
 """A run with all that has a state."""
+
+DISTILLATION: dict[str, Any] = {
+    "n_local": 1,
+    "prototypes": 16,
+    "hidden": 16,
+    "bottleneck": 8,
+    "teacher_momentum": 0.9,
+    "teacher_temperature": (0.04, 0.07),
+}
+TAUGHT: dict[str, Any] = LONG | {"distillation": DISTILLATION}
+"""The same with self-distillation, which has more of it."""
 
 WALL_CLOCK = {
     "seconds",
@@ -110,6 +122,6 @@ def die_in_write(number: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if len(sys.argv) > 2:
-        die_in_write(int(sys.argv[2]))
-    train(Path(sys.argv[1]), LONG)
+    if len(sys.argv) > 3:
+        die_in_write(int(sys.argv[3]))
+    train(Path(sys.argv[1]), {"LONG": LONG, "TAUGHT": TAUGHT}[sys.argv[2]])

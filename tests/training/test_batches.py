@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.tasks import small
-from tests.training.runs import RUN, smooth
+from tests.training.runs import DISTILLATION, RUN, smooth
 from xatmorep.training.batches import Batch, Batches
 from xatmorep.training.config import read_config
 from xatmorep.training.data import open_data
@@ -32,7 +32,21 @@ def same(one: Batch, other: Batch) -> bool:
         for group in ("hidden", "target", "weight")
         for a, b in zip(getattr(left, group).values(), getattr(right, group).values(), strict=True)
         if a.shape == b.shape or pytest.fail("shapes differ")
-    )
+    ) and set(views(one)) == set(views(other))
+
+
+def views(batch: Batch) -> list[bytes]:
+    """All that each view shows of each neighborhood."""
+    return [
+        b"".join(
+            x[sample].numpy().tobytes()
+            for group in (view.tokens, view.info, view.blank, view.statics)
+            for x in group.values()
+        )
+        for part in batch.parts
+        for view in part.views
+        for sample in range(part.n_samples)
+    ]
 
 
 def masks(batch: Batch) -> list[bytes]:
@@ -74,6 +88,30 @@ def test_readers_share_a_batch_and_hide_what_one_alone_would_hide(n_shards):
         found = [mask for shard in shards for mask in masks(shard)]
         assert len(set(found)) == 8
         assert sorted(found) == sorted(masks(whole))
+
+
+def test_views_follow_from_the_number_of_the_slab():
+    """Whoever reads it, whenever, and in how many parts; and the masks don't depend on them."""
+    plain, batches = made(batch_size=8), made(batch_size=8, distillation=DISTILLATION)
+    stream = batches.since(0)
+    for number in range(4):
+        whole = next(stream)
+        assert same(whole, batches.batch(number))
+        assert masks(whole) == masks(plain.batch(number))
+        parts = made(batch_size=8, distillation=DISTILLATION, accumulate=4).batch(number)
+        shards = [batches.batch(number, shard=i, n_shards=2) for i in range(2)]
+        assert len(views(whole)) == 3 * 8
+        assert sorted(views(parts)) == sorted(views(whole))
+        assert sorted(view for shard in shards for view in views(shard)) == sorted(views(whole))
+    assert views(plain.batch(0)) == []
+
+
+def test_views_differ_between_epochs_batches_purposes_and_seeds():
+    changes = {"distillation": DISTILLATION}
+    found = [view for number in range(6) for view in views(made(**changes).batch(number))]
+    for other in (made("validation", **changes), made(seed=1, **changes)):
+        found += [view for number in range(2) for view in views(other.batch(number))]
+    assert len(set(found)) == len(found) == 10 * 3 * 4
 
 
 def test_training_never_sees_a_held_out_time_and_validation_no_other():

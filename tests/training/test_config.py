@@ -28,6 +28,7 @@ def test_what_is_written_reads_back(tmp_path):
         "level_weights": {"temperature": {500: 2.0}},
         "optimizer": {"exponential": SLOW},
         "loggers": ["wandb"],
+        "distillation": {"local_masking": {"rate": [0.2, 0.5]}, "masked_weight": 0},
     }
     config = read_config(CONTENT | changes)
     path = tmp_path / "resolved.yaml"
@@ -86,6 +87,18 @@ def test_what_is_written_reads_back(tmp_path):
             "exponential rises from 1e-06 and falls to 2e-05: learning_rate 1e-05 must not be",
         ),
         ({"optimizer": {"exponential": {"first": 1}}}, "exponential.decay: Field required"),
+        (
+            {"distillation": {"prototype": 8}},
+            "distillation.prototype: unknown key; did you mean 'prototypes'?",
+        ),
+        (
+            {"distillation": {"local_masking": {"rates": [0, 1]}}},
+            "distillation.local_masking.rates: unknown key; did you mean 'rate'?",
+        ),
+        (
+            {"distillation": {"global_masking": {"strategies": {"interpolation": 1}}}},
+            "distillation.global_masking: masking strategy 'interpolation' needs at least three",
+        ),
         ({"crops_per_slab": 3}, "crops_per_slab 3 does not divide batch_size 4"),
         ({"steps": 0}, "steps: Input should be greater than 0 (found 0)"),
         ({"precision": "float8"}, "precision: Input should be 'float32', 'bfloat16' or 'float16'"),

@@ -19,7 +19,7 @@ from xatmorep.tokens.batch import TokenBatch
 from xatmorep.tokens.tokenize import untokenize
 from xatmorep.training.config import PretrainConfig, read_config
 from xatmorep.training.data import open_data
-from xatmorep.training.examples import example
+from xatmorep.training.examples import Example, example
 from xatmorep.training.learner import Learner
 
 RUN: dict[str, Any] = runs.RUN | {"model": contexts.CONFIG}
@@ -83,6 +83,16 @@ def test_nothing_of_what_is_hidden_is_seen(strategy: str, k: int) -> None:
         ).any()
 
 
+def test_views_of_self_distillation_hide_the_same_in_contexts() -> None:
+    config = read_config(RUN | {"distillation": runs.DISTILLATION, "crops_per_slab": 2})
+    one: Example = example(crop(small.dataset(10), config, 0), config, seed=0)
+    assert len(one.views) == 3
+    for view in one.views:
+        assert set(view.tokens) == set(view.blank) == set(contexts.CONFIG.networks)
+        assert view.blank["around"].any()
+        assert not view.tokens["around"][view.blank["around"]].any()
+
+
 def test_a_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch) -> None:
     config = RUN | {"steps": 8, "checkpoint_every": 2, "validate_every": 4}
     model = runs.train(tmp_path / "whole", config)
@@ -111,7 +121,7 @@ def test_transformers_embed_contexts_too(tmp_path) -> None:
     inputs = contexts.content()
     embedding = {"kind": "transformer", "sub_token": (1, 1, 1), "width": 8, "shared": True}
     config = RUN | {"model": inputs | {"embedding": embedding}, "steps": 2, "validate_every": 2}
-    model = runs.train(tmp_path / "run", config)
+    model = runs.train(tmp_path / "run", config | {"distillation": runs.DISTILLATION})
     assert "around" in model.network.embeddings
 
 

@@ -40,13 +40,40 @@ def test_split_of_climate_model_calendars():
     ("validation", "message"),
     [
         (slice("2021", "2021"), "holds 0 times, a neighborhood has 2; the data have 10 times"),
+        (slice("2020-01-03", "2020-01-03"), "holds 1 times, a neighborhood has 2"),
         (slice("2020-01-01", "2020-01-09"), "leaves no run of 2 times"),
+        (slice("2019", "2022"), "from 2019 to 2022 leaves no run of 2 times"),
+        (slice(None, None), "leaves no run of 2 times"),
+        (slice("2020-01-06", "2020-01-03"), "2020-01-06 to 2020-01-03 is the wrong way round"),
+        (slice("2022", "2019"), "from 2022 to 2019 is the wrong way round"),
+        (slice("2020-01-03", "2020-01-08", 2), "must be a slice of times, .*: it has a step"),
+        (slice("jan", "feb"), r"must be a slice of times, .*, found slice\('jan', 'feb', None\): "),
+        (slice(2, 5), r"must be a slice of times, .*, found slice\(2, 5, None\): "),
+        ("2020-01-03", "must be a slice of times, .*, found '2020-01-03'"),
     ],
 )
-def test_split_that_leaves_nothing_is_refused(validation, message):
-    with pytest.raises(ConfigError) as error:
+def test_held_out_times_that_can_not_be_used_are_refused(validation, message):
+    with pytest.raises(ConfigError, match=message):
         split(_times(), validation, 2)
-    assert message in str(error.value)
+
+
+def test_climate_model_calendars_are_refused_likewise():
+    times = xr.date_range("2001-02-27", periods=6, calendar="noleap", use_cftime=True)
+    time = xr.DataArray(times, coords={"time": times}, dims="time")
+    with pytest.raises(ConfigError, match="is the wrong way round"):
+        split(time, slice("2001-03-02", "2001-03-01"), 2)
+    with pytest.raises(ConfigError, match="must be a slice of times"):
+        split(time, slice("jan", "feb"), 2)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 5, 8])
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_no_time_is_both_trained_on_and_held_out(first, n):
+    time = _times(16)
+    training, held_out = split(time, slice(*time.values[[first, first + n - 1]]), 2)
+    assert held_out == slice(first, first + n)
+    for run in training:
+        assert run.stop <= first or run.start >= first + n
 
 
 def test_statistics_are_those_of_the_training_times():

@@ -4,7 +4,7 @@ import torch
 import xarray as xr
 
 from tests.tasks import small
-from tests.training.runs import RUN
+from tests.training.runs import DISTILLATION, RUN
 from xatmorep.tokens.batch import TokenBatch
 from xatmorep.training.config import PretrainConfig, read_config
 from xatmorep.training.data import open_data
@@ -72,6 +72,66 @@ def test_missing_values_have_no_weight():
     assert bool(target.isfinite().all())
     assert bool(one.inputs.tokens["2m_temperature"].isfinite().all())
     assert bool((target[weight > 0] != 0).all())
+
+
+def taught(**changes) -> PretrainConfig:
+    return read_config(RUN | {"distillation": DISTILLATION | changes})
+
+
+def test_views_show_the_neighborhoods_as_they_are_where_nothing_is_withheld():
+    made_of = crops()
+    one = example(made_of, taught(displaced=False), seed=0, view_seed=1)
+    plain = example(made_of, CONFIG, seed=0)
+    assert len(one.views) == 3
+    shares = []
+    for view in one.views:
+        blank = torch.cat([x.flatten(1) for x in view.blank.values()], dim=1)
+        shares.append(float(blank.double().mean()))
+        for name, tokens in view.tokens.items():
+            values = torch.from_numpy(made_of.tokens[name]).flatten(-3)
+            assert tokens.shape == plain.inputs.tokens[name].shape
+            assert torch.equal(tokens, values * ~view.blank[name][..., None])
+            assert torch.equal(view.info[name], plain.inputs.info[name])
+            assert torch.equal(view.statics[name], plain.inputs.statics[name])
+    assert max(shares[:2]) < 0.4 < 0.6 < shares[2]  # two global views and a local one
+
+
+def test_displaced_views_are_each_at_another_time_and_place():
+    made_of = crops()
+    one = example(made_of, taught(), seed=0, view_seed=1)
+    there = torch.from_numpy(made_of.info["temperature"])
+    places = [view.info["temperature"][:, 0, 0, 0, 0, [1, 4, 5]] for view in one.views]
+    places.append(there[:, 0, 0, 0, 0, [1, 4, 5]])
+    assert len(torch.cat(places).unique(dim=0)) == 4 * 2
+    for view in one.views:
+        assert torch.equal(view.info["temperature"][..., 3], there[..., 3])
+        for sample in view.statics["temperature"]:
+            own = torch.from_numpy(made_of.statics["temperature"]).flatten(-3)
+            assert any(torch.equal(sample, other) for other in own)
+
+
+def test_views_leave_no_trace_in_the_rest_of_an_example():
+    plain, one = made(), made(config=taught().model_copy(update={"masking": CONFIG.masking}))
+    assert plain.views == ()
+    for name in CONFIG.model.predicted:
+        assert torch.equal(one.hidden[name], plain.hidden[name])
+        assert torch.equal(one.target[name], plain.target[name])
+        assert torch.equal(one.inputs.tokens[name], plain.inputs.tokens[name])
+
+
+def test_views_move_and_join_with_the_rest():
+    config = taught()
+    parts = [example(crops(k), config, seed=k, view_seed=k) for k in range(3)]
+    whole = join(parts)
+    assert whole.n_samples == 6
+    for number, view in enumerate(whole.views):
+        for name in config.model.predicted:
+            for group in ("tokens", "info", "blank", "statics"):
+                wanted = torch.cat([getattr(part.views[number], group)[name] for part in parts])
+                assert torch.equal(getattr(view, group)[name], wanted)
+    moved = whole.to("meta")
+    assert len(moved.views) == 3
+    assert {x.device.type for view in moved.views for x in view.tokens.values()} == {"meta"}
 
 
 def test_joined_examples_are_as_if_they_had_been_one():

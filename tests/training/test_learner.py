@@ -197,6 +197,195 @@ def test_samples_that_hide_nothing_of_a_field_are_fine():
     assert math.isfinite(one.validate([batch(config, 9)])["validation_loss"])
 
 
+# ---- self-distillation
+
+
+def taught(accumulate: int = 1, **changes: object) -> PretrainConfig:
+    own = {"distillation": runs.DISTILLATION | changes, "batch_size": 8, "accumulate": accumulate}
+    return read_config(runs.RUN | EXACT | own)
+
+
+def plain() -> PretrainConfig:
+    return taught().model_copy(update={"distillation": None})
+
+
+def trained(one: Learner) -> dict[str, torch.Tensor]:
+    network = one.state.network.named_parameters()
+    head = one.state.distillation.head.named_parameters("head")
+    return {name: p.detach().clone() for name, p in (*network, *head)}
+
+
+@pytest.mark.parametrize("masked_weight", [0.5, 0.0])
+def test_the_loss_is_that_of_both_objectives_with_their_weights(masked_weight):
+    config = taught(weight=2.0, masked_weight=masked_weight)
+    masked = learner(plain()).learn(batch(plain()))["loss"]
+    one, two = learner(config), learner(config)
+    line = one.learn(batch(config))
+    (part,) = batch(config).parts
+    distilled = two.state.distillation(
+        two.state.network.train(),
+        part.views,
+        lambda network, view: {n: layers[-1] for n, layers in network.encode(view).items()},
+        0,
+        config.steps,
+    ).item()
+    assert line["distillation_loss"] == pytest.approx(distilled, rel=1e-5)
+    assert line["loss"] == pytest.approx(masked_weight * masked + 2 * distilled, rel=1e-5)
+
+
+def test_parts_of_a_batch_teach_what_the_batch_does_by_their_views_too():
+    found = []
+    for accumulate in (1, 2, 4):
+        one = learner(taught(accumulate))
+        line = one.learn(batch(taught(accumulate)))
+        state = one.state
+        grads = [p.grad for p in state.parameters]
+        center = state.distillation.center.value.clone()
+        found.append((line["distillation_loss"], center, grads))
+    (loss, center, expected), *others = found
+    scale = max(float(gradient.abs().max()) for gradient in expected)
+    for other_loss, other_center, gradients in others:
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        torch.testing.assert_close(other_center, center)
+        for one, two in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(one, two, rtol=0, atol=2e-5 * scale)
+
+
+def test_a_step_trains_network_and_head_and_moves_the_teacher():
+    config = taught()
+    one = learner(config)
+    state, before = one.state, trained(one)
+    one.learn(batch(config))
+    after = trained(one)
+    assert not any(torch.equal(x, before[name]) for name, x in after.items() if x.ndim == 2)
+    teacher = dict(state.distillation.teacher.named_parameters())
+    for name, x in state.network.named_parameters():
+        # The momentum of the first step.
+        torch.testing.assert_close(teacher[name], 0.9 * before[name] + 0.1 * x)
+    assert float(state.distillation.center.value.abs().max()) > 0
+
+
+def test_gradients_of_network_and_head_are_clipped_together():
+    config = taught().model_copy(
+        update={"optimizer": plain().optimizer.model_copy(update={"gradient_clip": 1e-3})}
+    )
+    one = learner(config)
+    assert one.learn(batch(config))["gradient_norm"] > 1e-3
+    clipped = torch.cat([p.grad.flatten() for p in one.state.parameters])
+    assert float(clipped.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_alone_nothing_is_predicted(monkeypatch):
+    config = taught(masked_weight=0.0)
+    one, data = learner(config), batch(config)
+    monkeypatch.setattr(Multiformer, "decode", None)
+    before = trained(one)
+    one.learn(data)
+    line = one.validate([data])
+    assert list(line) == ["validation_distillation_loss"]
+    after = trained(one)
+    for name, x in after.items():
+        used = not name.startswith(("decoders", "tails"))
+        assert x.ndim < 2 or torch.equal(x, before[name]) != used, name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_validation_of_the_masked_objective_is_that_of_a_run_without_a_teacher(precision):
+    config = taught(masked_weight=0.3).model_copy(update={"precision": precision})
+    without = plain().model_copy(update={"precision": precision})
+    one, other = learner(config), learner(without)
+    line = one.validate([batch(config, 1), batch(config, 2)])
+    wanted = other.validate([batch(without, 1), batch(without, 2)])
+    assert list(line) == [*wanted, "validation_distillation_loss"]
+    assert {name: line[name] for name in wanted} == wanted
+
+
+def test_validation_teaches_nothing_and_repeats():
+    config = taught()
+    one, two = learner(config), learner(config)
+    for number in range(2):
+        found = [one.validate([batch(config, 5)]) for _ in range(2)]
+        assert found[0] == found[1]
+        assert one.learn(batch(config, number)) == two.learn(batch(config, number))
+    assert one.teaching.report(2) == two.teaching.report(2)
+    states = [run.state.distillation.state_dict() for run in (one, two)]
+    assert all(torch.equal(x, states[1][name]) for name, x in states[0].items())
+
+
+def test_the_initial_weights_of_the_head_come_from_the_seed():
+    def head(seed: int) -> torch.Tensor:
+        config = taught().model_copy(update={"seed": seed})
+        weights: torch.Tensor = learner(config).state.distillation.head.prototypes
+        return weights
+
+    assert torch.equal(head(0), head(0))
+    assert not torch.equal(head(0), head(1))
+
+
+def test_a_loss_of_views_that_is_no_number_is_named():
+    config = taught()
+    one, bad = learner(config), batch(config, 3)
+    bad.parts[0].views[0].tokens["temperature"][0] = torch.inf
+    with pytest.raises(TrainingError, match=r"the loss of self-distillation is nan at step 1, in"):
+        one.learn(bad)
+
+
+def collapse(one: Learner) -> None:
+    """Make all answers of the teacher equal, whatever is asked."""
+    with torch.no_grad():
+        for parameter in one.state.distillation.teacher_head.mlp.parameters():
+            parameter.fill_(1.0)
+
+
+def test_a_collapse_is_told_once_each_time():
+    config = taught()
+    one = learner(config)
+    for number in range(6):
+        if number in (1, 2, 4):
+            collapse(one)
+        else:
+            head = one.state.distillation.head.state_dict()
+            one.state.distillation.teacher_head.load_state_dict(head)
+        tally = one.learn(batch(config, number))
+        one.state.tally.add(tally, 1.0, 0.0)
+        if number in (1, 4):
+            text = f"^after step {number + 1}: self-distillation has collapsed: all samples"
+            with pytest.warns(UserWarning, match=text):
+                line = one.watch()
+        else:
+            line = one.watch()
+        assert one.teaching.collapsed == (number in (1, 2, 4))
+        assert (line["teacher_told_apart"] < 0.02) == one.teaching.collapsed
+
+
+def test_one_neighborhood_at_a_time_can_not_be_told_apart():
+    config = taught().model_copy(update={"crops_per_slab": 1, "accumulate": 8})
+    one = learner(config)
+    one.state.tally.add(one.learn(batch(config)), 1.0, 0.0)
+    assert list(one.watch()) == ["training_distillation_loss"]
+    assert not one.teaching.collapsed
+
+
+@pytest.mark.parametrize(
+    ("changes", "line", "score"),
+    [
+        (None, {"validation_loss": 0.5}, 0.5),
+        (None, {}, 2.0),
+        ({}, {"validation_loss": 0.5}, 0.5),
+        ({"weight": 4.0}, {}, 2.0 - 4 * 0.25),
+        ({"masked_weight": 0.0}, {"validation_distillation_loss": 0.1}, -7.0),
+    ],
+)
+def test_what_is_least_in_the_best_model(changes, line, score):
+    one = learner(plain() if changes is None else taught(**changes))
+    one.state.step = 7
+    line = {"training_loss": 2.0, "training_distillation_loss": 0.25} | line
+    assert one.score(line) == score
+    if changes == {"masked_weight": 0.0}:
+        one.teaching.collapsed = True
+        assert score < one.score(line) < math.inf
+
+
 # ---- compiling
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import numpy as np
@@ -10,8 +11,10 @@ import xarray as xr
 import yaml
 
 import xatmorep
-from tests.training.runs import RUN, VALIDATION, lines, smooth, train
+from tests.training.runs import DISTILLATION, RUN, VALIDATION, lines, smooth, train
 from xatmorep.errors import ConfigError, ConventionError, TrainingError
+from xatmorep.model.multiformer import Multiformer
+from xatmorep.training.config import read_config
 
 EXPONENTIAL = {"epoch_steps": 1, "warmup_epochs": 2, "first": 1e-5, "decay": 1.1, "lowest": 1e-5}
 
@@ -112,6 +115,8 @@ def test_it_learns(tmp_path):
         {"loss": {"spectral": 1.0, "energy": 1.0}},
         {"masking": {"strategies": {"random": 1, "fields": 2}}},
         {"optimizer": {"exponential": EXPONENTIAL}},
+        {"distillation": DISTILLATION, "activation_checkpointing": True},
+        {"distillation": DISTILLATION | {"displaced": False}, "precision": "bfloat16"},
     ],
     ids=str,
 )
@@ -218,3 +223,72 @@ def test_the_best_model_is_that_with_the_lowest_validation_loss(tmp_path):
     assert np.argmin(losses) < 5
     assert best.card.training.steps == 1 + np.argmin(losses)
     assert xatmorep.load(tmp_path / "run" / "last").card.training.steps == 6
+
+
+# ---- self-distillation
+
+SHORT = RUN | {
+    "steps": 40,
+    "validate_every": 10,
+    "batch_size": 8,
+    "optimizer": {"learning_rate": 1e-2, "warmup_steps": 5},
+}
+UNDISPLACED = DISTILLATION | {"displaced": False, "prototypes": 32, "hidden": 32, "bottleneck": 16}
+GUARD = ["teacher_entropy", "teacher_mean_entropy", "teacher_told_apart", "feature_spread"]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    out = tmp_path_factory.mktemp("taught") / "run"
+    return train(out, SHORT | {"distillation": UNDISPLACED}), out
+
+
+def test_both_objectives_learn_and_nothing_collapses(taught):
+    """A collapse would be a warning, which is an error in tests."""
+    silent = math.log(32)  # loss of a student that says nothing
+    log, ledger = lines(taught[1] / "log.csv"), lines(taught[1] / "ledger.csv")
+    assert list(log[0])[-6:] == [
+        "validation_distillation_loss",
+        "training_distillation_loss",
+        *GUARD,
+    ]
+    assert list(ledger[0])[-3:] == ["loss", "gradient_norm", "distillation_loss"]
+    assert float(log[-1]["validation_loss"]) < 0.97 * float(log[0]["validation_loss"])
+    assert float(log[-1]["validation_distillation_loss"]) < 0.8 * silent
+    assert float(log[-1]["teacher_told_apart"]) > 0.1
+    means = [np.mean([float(x["distillation_loss"]) for x in ledger[n - 10 : n]]) for n in (10, 40)]
+    found = [float(log[n]["training_distillation_loss"]) for n in (0, -1)]
+    assert found == pytest.approx(means)
+
+
+def test_the_model_of_a_student_is_like_any_other(taught):
+    model, out = taught
+    assert model.config == read_config(RUN).model
+    assert [*model.network.state_dict()] == [*Multiformer(model.config).state_dict()]
+    best = min(lines(out / "log.csv"), key=lambda line: float(line["validation_loss"]))
+    assert model.card.training.steps == int(best["step"])
+
+
+def test_alone_the_newest_model_is_the_best_one(tmp_path):
+    alone = UNDISPLACED | {"masked_weight": 0.0}
+    model = train(tmp_path / "run", RUN | {"distillation": alone})
+    log = lines(tmp_path / "run" / "log.csv")
+    assert [line["step"] for line in log] == ["3", "6"]
+    assert not {"validation_loss", "rmse_temperature"} & set(log[0])
+    assert model.card.training.steps == 6
+    assert model.digest == xatmorep.load(tmp_path / "run" / "last").digest
+
+
+def test_after_a_collapse_the_model_before_it_stays_the_best_one(tmp_path):
+    """Without centering one prototype has everything soon, if the teacher follows at once."""
+    worst = {"center_momentum": 1.0, "teacher_momentum": 0.0, "teacher_temperature": (0.01, 0.01)}
+    changes = {"steps": 12, "validate_every": 3, "batch_size": 4}
+    config = SHORT | changes | {"distillation": DISTILLATION | worst | {"masked_weight": 0.0}}
+    with pytest.warns(UserWarning, match="self-distillation has collapsed") as caught:
+        model = train(tmp_path / "run", config)
+    log = lines(tmp_path / "run" / "log.csv")
+    fine = [int(line["step"]) for line in log if float(line["teacher_told_apart"]) >= 0.02]
+    assert model.card.training.steps == max(fine) < 12
+    (first,) = [str(one.message) for one in caught]
+    assert first.startswith(f"after step {max(fine) + 3}: self-distillation has collapsed: ")
+    assert xatmorep.load(tmp_path / "run" / "last").card.training.steps == 12

@@ -62,7 +62,9 @@ def test_the_exponential_schedule_is_that_of_the_original_code():
 
 def test_only_matrices_decay():
     net = network()
-    optimizer = make_optimizer(net, OptimizerConfig(weight_decay=0.3, learning_rate=0.1))
+    optimizer = make_optimizer(
+        net.parameters(), OptimizerConfig(weight_decay=0.3, learning_rate=0.1)
+    )
     matrices, vectors = optimizer.param_groups
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
     assert min(p.ndim for p in matrices["params"]) == 2

@@ -47,6 +47,14 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """One with self-distillation."""
+    out = tmp_path_factory.mktemp("taught") / "run"
+    runs.train(out, runs.TAUGHT)
+    return out
+
+
+@pytest.fixture(scope="module")
 def _stopped(tmp_path_factory):
     out = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.raises(TrainingInterruptedError):
@@ -82,6 +90,19 @@ def _stop_after(step, out, number=signal.SIGTERM, config=runs.LONG):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Learner, "learn", learn)
         runs.train(out, config)
+
+
+def _dying(original, call):
+    """A function that dies when it is called for so many times."""
+    calls = []
+
+    def die(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise SystemError("killed")
+        return original(*arguments, **options)
+
+    return die
 
 
 def _checkpoints(out):
@@ -136,6 +157,40 @@ def test_in_another_thread_signals_are_left_alone(tmp_path, whole):
     _ends_like(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"validate_every": 4, "checkpoint_every": 7},  # what the guard has seen is kept, too
+        {"distillation": runs.DISTILLATION | {"masked_weight": 0.0}, "ema": None},
+        {"precision": "float16", "accumulate": 2},
+    ],
+    ids=str,
+)
+def test_self_distillation_goes_on_too(tmp_path, changes):
+    config = runs.TAUGHT | changes
+    runs.train(tmp_path / "whole", config)
+    with pytest.raises(TrainingInterruptedError):
+        _stop_after(7, tmp_path / "run", config=config)
+    runs.train(tmp_path / "run", config)
+    assert runs.record(tmp_path / "run") == runs.record(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_crash_after_the_guard_has_reported(tmp_path, taught, monkeypatch, call):
+    """Before the checkpoint that would have said so."""
+    with monkeypatch.context() as patch:
+        patch.setattr(xatmorep.Model, "save", _dying(xatmorep.Model.save, call))
+        with pytest.raises(SystemError):
+            runs.train(tmp_path / "run", runs.TAUGHT)
+    runs.train(tmp_path / "run", runs.TAUGHT)
+    _ends_like(taught, tmp_path / "run")
+
+
+def test_a_run_with_a_teacher_is_another_one(stopped):
+    with pytest.raises(ConfigError, match=r"distillation.* is .*, there "):
+        runs.train(stopped, runs.TAUGHT)
+
+
 def test_it_says_that_it_goes_on_and_that_it_is_finished(stopped, whole, capsys):
     runs.train(stopped, runs.LONG, progress=True)
     assert "xatmorep: going on after step 7 of 12" in capsys.readouterr().err
@@ -164,16 +219,8 @@ def test_a_finished_run_needs_no_checkpoints_any_more(whole, tmp_path):
     ],
 )
 def test_a_crash_while_something_is_written_down(stopped, whole, monkeypatch, owner, name, call):
-    calls, original = [], getattr(owner, name)
-
-    def die(*arguments, **options):
-        calls.append(1)
-        if len(calls) == call:
-            raise SystemError("killed")
-        return original(*arguments, **options)
-
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, die)
+        patch.setattr(owner, name, _dying(getattr(owner, name), call))
         with pytest.raises(SystemError):
             runs.train(stopped, runs.LONG)
     runs.train(stopped, runs.LONG)
@@ -183,16 +230,17 @@ def test_a_crash_while_something_is_written_down(stopped, whole, monkeypatch, ow
 # ---- killed
 
 
-def _start(out, *words):
-    command = [sys.executable, "-m", "tests.training.runs", str(out), *words]
+def _start(out, run, *words):
+    command = [sys.executable, "-m", "tests.training.runs", str(out), run, *words]
     return subprocess.Popen(command, cwd=ROOT)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no kill -9 on this system")
-def test_kill_9_and_the_same_command_again(tmp_path, whole):
+@pytest.mark.parametrize(("name", "fixture"), [("LONG", "whole"), ("TAUGHT", "taught")])
+def test_kill_9_and_the_same_command_again(tmp_path, request, name, fixture):
     """Once in the middle of a step, once in the middle of a checkpoint, then to the end."""
-    out = tmp_path / "run"
-    process = _start(out)
+    out, whole = tmp_path / "run", request.getfixturevalue(fixture)
+    process = _start(out, name)
     deadline = time.monotonic() + 120
     while not (out / "ledger.csv").exists() or len(runs.lines(out / "ledger.csv")) < 3:
         assert time.monotonic() < deadline
@@ -201,11 +249,11 @@ def test_kill_9_and_the_same_command_again(tmp_path, whole):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     writes = 40  # of about 100 in a checkpoint
-    assert _start(out, str(writes)).wait(120) == -signal.SIGKILL
+    assert _start(out, name, str(writes)).wait(120) == -signal.SIGKILL
     (half,) = (out / "checkpoints").glob(".*.tmp")
     assert half.stat().st_size
     with pytest.warns(UserWarning, match="is a checkpoint that was not completed: skipped"):
-        runs.train(out, runs.LONG)
+        runs.train(out, getattr(runs, name))
     _ends_like(whole, out)
     assert not half.exists()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.tasks import small
-from tests.training.runs import RUN
+from tests.training.runs import DISTILLATION, RUN
 from tests.training.test_learner import batch
 from xatmorep.errors import CheckpointError
 from xatmorep.model.multiformer import Multiformer
@@ -37,23 +37,28 @@ def stored(content):
     return torch.load(file, weights_only=True)
 
 
-def test_what_goes_on_from_a_state_is_what_would_have_been():
+TAUGHT = read_config(CONFIG.model_dump() | {"distillation": DISTILLATION})
+
+
+@pytest.mark.parametrize("config", [CONFIG, TAUGHT], ids=["masked", "taught"])
+def test_what_goes_on_from_a_state_is_what_would_have_been(config):
     with torch.random.fork_rng():
-        one = fresh()
+        one = fresh(config=config)
         for number in range(3):
-            line = one.learn(batch(CONFIG, number))
-            one.state.tally.add(line["loss"], 1.0, 0.5)
+            line = one.learn(batch(config, number))
+            one.state.tally.add(line, 1.0, 0.5)
         one.state.best, one.state.seconds = 0.25, 12.5
         content = stored(one.state.content() | {"step": one.state.step})
-        expected = [one.learn(batch(CONFIG, number)) for number in range(3, 6)]
+        expected = [one.learn(batch(config, number)) for number in range(3, 6)]
 
-        other = fresh(seed=5)
-        other.learn(batch(CONFIG, 7))
+        other = fresh(seed=5, config=config)
+        other.learn(batch(config, 7))
         torch.rand(100)
         other.state.restore(content)
         assert (other.state.step, other.state.best, other.state.seconds) == (3, 0.25, 12.5)
         assert other.state.tally == one.state.tally
-        assert [other.learn(batch(CONFIG, number)) for number in range(3, 6)] == expected
+        assert [other.learn(batch(config, number)) for number in range(3, 6)] == expected
+        assert other.watch() == one.watch()
     for left, right in (
         (one.state.network, other.state.network),
         (one.state.result, other.state.result),
@@ -61,6 +66,24 @@ def test_what_goes_on_from_a_state_is_what_would_have_been():
         for a, b in zip(left.parameters(), right.parameters(), strict=True):
             assert torch.equal(a, b)
     assert one.state.scaler.state_dict() == other.state.scaler.state_dict()
+    if config.distillation is not None:
+        left, right = (run.state.distillation.state_dict() for run in (one, other))
+        assert all(torch.equal(x, right[name]) for name, x in left.items())
+
+
+def test_a_state_without_a_teacher_is_not_one_with_a_teacher():
+    content = stored(fresh().state.content() | {"step": 0})
+    with pytest.raises(CheckpointError, match="the checkpoint doesn't fit this run"):
+        fresh(config=TAUGHT).state.restore(content)
+
+
+def test_the_optimizer_has_the_network_and_the_head_once():
+    state = fresh(config=TAUGHT).state
+    trained = [p for group in state.optimizer.param_groups for p in group["params"]]
+    wanted = {*state.network.parameters(), *state.distillation.head.parameters()}
+    assert len(trained) == len(wanted)
+    assert set(trained) == wanted == set(state.parameters)
+    assert fresh().state.distillation is None
 
 
 def _drop(content):

@@ -14,42 +14,26 @@ symmetric, and values mean something. But noised or coarsened tokens can be aske
 kinds of masking. And views are told wrong times and places (`xatmorep.objectives.views.displace`),
 since the true ones give away which neighborhood it is.
 
-For a training loop, with ``encode(network, inputs)`` that gives the features of the last layer by
-field, and `width` the sum of their widths. Before the run::
-
-    check_views(config, spec)  # with all other checks
-    distillation = Distillation(network, width, config, generator).to(device)
-    parameters = [*network.parameters(), *distillation.head.parameters()]  # what is trained
-
-Where batches are made, with a generator of their own, the values of the tokens become what the
-network reads in each view::
-
-    for view in draw_views(tokens, config, generator):
-        if config.displaced:
-            info, statics = displace(batch_info, batch_statics, generator)
-        ...  # from view.tokens, view.blank, info, statics
-
-In each step, under the autocast of the run; parts of a batch add up if each loss is multiplied
-with the part's share of the samples::
-
-    loss = config.weight * distillation(network, views, encode, step, steps)
-    loss = loss + config.masked_weight * masked_loss
-    ...  # backward pass, clipping, step of the optimizer
-    distillation.update(network, step, steps)
-
-When a line of the log is due, ``distillation.guard.report()`` has numbers for it, and a warning if
-the teacher has collapsed. Between two steps ``distillation.state_dict()`` is all that has to be
-saved besides the network. What is called `step` is the number of steps that were done before.
+`draw_views` and `Distillation` are what a training loop needs; that of `xatmorep.training` adds the
+loss to the masked one, or takes it alone. What is called `step` is the number of steps that were
+done before.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from xatmorep.errors import ConfigError
@@ -98,9 +82,10 @@ class DistillationConfig(BaseModel):
         Views of each neighborhood. Unlike crops of an image, local ones cost as much as global
         ones: one pass of the encoder, and one more of the teacher's for global ones.
     global_masking, local_masking : MaskingConfig
-        What is hidden in them.
+        What is hidden in them; a mapping needs only the keys that differ from these defaults.
     displaced : bool
         Whether views are told wrong times and places, see `xatmorep.objectives.views.displace`.
+        The static fields of one are those of another neighborhood that is cut from the same times.
     prototypes : int
         Number K of prototypes.
     hidden, bottleneck : int
@@ -143,6 +128,13 @@ class DistillationConfig(BaseModel):
     teacher_warmup: Share = 0.3
     teacher_momentum: float = Field(default=0.996, ge=0, lt=1)
     center_momentum: Share = 0.9
+
+    @field_validator("global_masking", "local_masking", mode="before")
+    @classmethod
+    def _complete(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {**cls.model_fields[str(info.field_name)].default.model_dump(), **value}
 
     @model_validator(mode="after")
     def _check(self) -> DistillationConfig:
@@ -257,7 +249,9 @@ def distillation_loss(
 class Distillation(nn.Module):
     """All of self-distillation that has a state, besides the student's encoder.
 
-    See the module's docstring for its place in a training loop.
+    In each step the loss is computed, for the whole batch or for its parts, each multiplied with
+    its share of the samples; and after the step of the optimizer, `update` moves the teacher.
+    Between two steps the state dict is all that has to be saved besides the student's encoder.
 
     Parameters
     ----------
@@ -309,6 +303,9 @@ class Distillation(nn.Module):
     ) -> Tensor:
         """Loss of a batch or a part of it, see `distillation_loss`.
 
+        Center and guard look at the teacher's answers, but not in evaluation mode: then nothing
+        changes.
+
         Parameters
         ----------
         network : torch.nn.Module
@@ -337,8 +334,9 @@ class Distillation(nn.Module):
                 step, steps, first=first, last=last, share=config.teacher_warmup
             )
             distribution = teacher_distribution(target, self.center.value, temperature)
-            self.guard.collect(distribution, features)
-            self.center.collect(target)
+            if self.training:
+                self.guard.collect(distribution, features)
+                self.center.collect(target)
         return distillation_loss(
             student,
             target,

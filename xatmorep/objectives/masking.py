@@ -59,7 +59,8 @@ class MaskingConfig(BaseModel):
     replaced, noised, coarsened, left : float
         Shares of the hidden tokens that are withheld (zeros, and marked as blank), mixed with
         noise, averaged over blocks of grid points, and left as they are. They sum to one. The
-        model has to predict all four kinds.
+        model has to predict all four kinds. Where whole times are hidden all tokens are withheld,
+        whatever the shares: the others would show something of the future.
 
     Examples
     --------
@@ -205,6 +206,7 @@ def hide(tokens: Mapping[str, Tensor], config: MaskingConfig, generator: torch.G
     tokens = {name: tokens[name] for name in sorted(tokens)}
     present = {name: values.isfinite().any(POINTS).to(device) for name, values in tokens.items()}
     chosen = _choices(config, present, generator)
+    strict = _of_whole_times(chosen)
     shared = {strategy: _shared(strategy, present, config, generator) for strategy in chosen}
     seen, hidden, blank = {}, {}, {}
     for name, values in tokens.items():
@@ -214,7 +216,7 @@ def hide(tokens: Mapping[str, Tensor], config: MaskingConfig, generator: torch.G
             drawn = masks[name] if masks else _own(strategy, present[name], config, generator)
             mask |= drawn & samples[:, None, None, None, None]
         hidden[name] = mask.to(values.device)
-        seen[name], withheld = _treat(values, hidden[name], config, generator)
+        seen[name], withheld = _treat(values, hidden[name], strict, config, generator)
         blank[name] = withheld | ~present[name].to(values.device)
     return Masked(seen, hidden, blank)
 
@@ -303,6 +305,13 @@ def _choices(
     return {name: number == n for n, name in enumerate(config.used)}
 
 
+def _of_whole_times(chosen: Mapping[str, Tensor]) -> Tensor:
+    """Samples, bool (batch,), for which a strategy was drawn that hides whole times."""
+    none = torch.zeros_like(next(iter(chosen.values())))
+    times = [samples for name, samples in chosen.items() if STRATEGIES[name].hides == "times"]
+    return torch.stack([none, *times]).any(0)
+
+
 def _shared(
     strategy: str,
     present: Mapping[str, Tensor],
@@ -332,9 +341,17 @@ def _rates(config: MaskingConfig, batch: int, generator: torch.Generator) -> Ten
 
 
 def _treat(
-    values: Tensor, hidden: Tensor, config: MaskingConfig, generator: torch.Generator
+    values: Tensor,
+    hidden: Tensor,
+    strict: Tensor,
+    config: MaskingConfig,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Values for the network and the tokens withheld from it, for one field."""
+    """Values for the network and the tokens withheld from it, for one field.
+
+    Of the samples in `strict`, bool (batch,), all hidden tokens are withheld. All draws are made
+    for them, too, so that those of the other samples don't depend on them.
+    """
     draw = torch.rand(hidden.shape, generator=generator, device=generator.device)
     draw = draw.to(hidden.device)
     noise_from = config.replaced
@@ -348,7 +365,8 @@ def _treat(
     seen = values.where(finite & ~withheld[..., None, None, None], 0.0)
     seen[noised] = _noise(seen[noised], generator)
     seen[coarsened] = _coarsen(seen[coarsened], finite[coarsened], generator)
-    return seen.where(finite, 0.0), withheld
+    withheld = withheld | (hidden & strict.to(hidden.device)[:, None, None, None, None])
+    return seen.where(finite & ~withheld[..., None, None, None], 0.0), withheld
 
 
 def _noise(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -312,7 +312,8 @@ class Strategy:
     draw : callable
         The function, see `Draw`.
     hides : {"tokens", "times", "levels", "fields"}
-        What is hidden as a whole. Times and fields are always drawn for all fields together.
+        What is hidden as a whole. Times and fields are always drawn for all fields together, and
+        hidden times are always withheld, whatever the shares of a configuration.
     needs : str
         What a model has to have so that some can be hidden and some stay visible.
     """

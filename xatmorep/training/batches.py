@@ -104,12 +104,17 @@ class Batches:
             Number of the batch, from 0.
         shard, n_shards : int
             Which of how many readers asks, see `DataOrder.batch`. A slab is the same, and so is
-            what is hidden in it, whoever reads it.
+            what is hidden in it and in its views, whoever reads it.
         """
         slabs = self.order.batch(number, shard=shard, n_shards=n_shards)
         crops = [self.sources[slab.source].slab(slab.epoch, slab.index) for slab in slabs]
         examples = [
-            example(batch, self.config, self._seed("masks", slab.number))
+            example(
+                batch,
+                self.config,
+                self._seed("masks", slab.number),
+                self._seed("views", slab.number),
+            )
             for slab, batch in zip(slabs, crops, strict=True)
         ]
         parts = _parts(examples, self.config.accumulate)

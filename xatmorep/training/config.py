@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from xatmorep.errors import ConfigError
 from xatmorep.model.card import DataSource
 from xatmorep.model.config import ModelConfig
+from xatmorep.objectives.distillation import DistillationConfig, check_views
 from xatmorep.objectives.losses import LOSSES, total_loss
 from xatmorep.objectives.masking import MaskingConfig, check_strategies
 from xatmorep.strict import closest, validate
@@ -134,6 +135,8 @@ class PretrainConfig(_Strict):
         What is hidden.
     loss : dict of str to float
         Weights of the losses, by their names in `xatmorep.objectives.losses`.
+    distillation : DistillationConfig, optional
+        Self-distillation, beside the masked objective or instead of it; none by default.
     field_weights : dict of str to float
         Weights of the predicted fields; 1 where absent.
     level_weights : dict of str to dict of float to float
@@ -187,6 +190,7 @@ class PretrainConfig(_Strict):
     normalization: NormalizationConfig = NormalizationConfig()
     masking: MaskingConfig = MaskingConfig()
     loss: dict[str, float] = {"mse_ensemble": 1.0, "crps": 1.0}
+    distillation: DistillationConfig | None = None
     field_weights: dict[str, Weight] = {}
     level_weights: dict[str, dict[float, Weight]] = {}
     latitude_weighted: bool = True
@@ -225,6 +229,8 @@ class PretrainConfig(_Strict):
         for name in self.model.predicted:
             total_loss(self.loss, self.model.inputs.field(name).token_shape)
         check_strategies(self.masking, self.model.inputs)
+        if self.distillation is not None:
+            check_views(self.distillation, self.model.inputs)
         self._check_weights()
         return self
 

@@ -121,12 +121,12 @@ def split(
     Raises
     ------
     ConfigError
-        If the times held out, or those that are left, hold no neighborhood.
+        If `validation` is no slice of times, or the wrong way round, or if the times held out, or
+        those that are left, hold no neighborhood.
     """
     if validation is None:
         return [slice(0, time.size)], None
-    positions = xr.DataArray(np.arange(time.size), coords={"time": time.variable}, dims="time")
-    held_out = positions.sel(time=validation).values
+    held_out = _held_out(time, validation)
     data = f"the data have {time.size} times from {time.values[0]} to {time.values[-1]}"
     if held_out.size < length:
         raise ConfigError(
@@ -143,3 +143,23 @@ def split(
             f"times, which a neighborhood has, to train on; {data}"
         )
     return training, slice(start, stop)
+
+
+def _held_out(time: xr.DataArray, validation: slice) -> np.ndarray:
+    """Positions of the times between two labels."""
+    positions = xr.DataArray(np.arange(time.size), coords={"time": time.variable}, dims="time")
+    try:
+        if validation.step is not None:
+            raise ValueError("it has a step")
+        held_out = positions.sel(time=validation).values
+        backward = positions.sel(time=slice(validation.stop, validation.start)).values
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f'validation must be a slice of times, such as slice("2019", "2019"), found '
+            f"{validation!r}: {error}"
+        ) from error
+    if backward.size and not held_out.size:
+        raise ConfigError(
+            f"validation from {validation.start} to {validation.stop} is the wrong way round"
+        )
+    return held_out

@@ -1,4 +1,4 @@
-"""What the network is asked: neighborhoods in which tokens are hidden."""
+"""What the network is asked: neighborhoods in which tokens are hidden, and views of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from xatmorep.model.inputs import NetworkInput
 from xatmorep.objectives.contexts import with_contexts
+from xatmorep.objectives.distillation import DistillationConfig, draw_views
 from xatmorep.objectives.masking import hide, target_rows
+from xatmorep.objectives.views import displace
 from xatmorep.objectives.weighting import latitude_weights, level_weights
 from xatmorep.tokens.batch import TokenBatch
 from xatmorep.training.config import PretrainConfig
@@ -31,30 +33,38 @@ class Example:
         Bool (batch, level, T, A, O) for each predicted field.
     target, weight : dict of Tensor
         (tokens, points) for each predicted field, in the order of the hidden tokens.
+    views : tuple of NetworkInput
+        What student and teacher of self-distillation see of the same neighborhoods: the global
+        views, then the local ones. Empty without it.
     """
 
     inputs: NetworkInput
     hidden: dict[str, Tensor]
     target: dict[str, Tensor]
     weight: dict[str, Tensor]
+    views: tuple[NetworkInput, ...] = ()
+
+    @property
+    def n_samples(self) -> int:
+        """Number of neighborhoods."""
+        return len(next(iter(self.inputs.blank.values())))
 
     def to(self, device: str) -> Example:
         """The same on another device."""
-        return Example(
-            self.inputs.to(device),
-            *(
-                {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
-                for tensors in (self.hidden, self.target, self.weight)
-            ),
+        hidden, target, weight = (
+            {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
+            for tensors in (self.hidden, self.target, self.weight)
         )
+        views = tuple(view.to(device) for view in self.views)
+        return Example(self.inputs.to(device), hidden, target, weight, views)
 
 
-def example(batch: TokenBatch, config: PretrainConfig, seed: int) -> Example:
-    """Hide tokens of neighborhoods, with a seed that is theirs alone."""
-    values = {name: torch.from_numpy(x) for name, x in batch.tokens.items()}
-    contexts = {context.name: values.pop(context.name) for context in batch.spec.contexts}
+def example(batch: TokenBatch, config: PretrainConfig, seed: int, view_seed: int = 0) -> Example:
+    """Hide tokens of neighborhoods, and draw views of them, with seeds that are theirs alone."""
+    values, contexts = _values(batch)
     masked = hide(values, config.masking, torch.Generator().manual_seed(seed))
     masked = with_contexts(masked, contexts, batch.spec)
+    inputs = NetworkInput.of(batch, masked.tokens, masked.blank)
     hidden, target, weight = {}, {}, {}
     for name in config.model.predicted:
         hidden[name] = masked.hidden[name]
@@ -65,22 +75,55 @@ def example(batch: TokenBatch, config: PretrainConfig, seed: int) -> Example:
             levels = config.model.inputs.field(name).levels
             factors = [config.level_weights[name].get(level, 1.0) for level in levels]
             weight[name] = weight[name] * level_weights(factors, hidden[name])
-    return Example(NetworkInput.of(batch, masked.tokens, masked.blank), hidden, target, weight)
+    views: tuple[NetworkInput, ...] = ()
+    if config.distillation is not None:
+        views = _views(batch, inputs, config.distillation, view_seed)
+    return Example(inputs, hidden, target, weight, views)
 
 
 def join(examples: Sequence[Example]) -> Example:
     """Examples one after the other, as one."""
     if len(examples) == 1:
         return examples[0]
-    inputs = {
-        entry.name: _cat([getattr(one.inputs, entry.name) for one in examples])
-        for entry in dataclasses.fields(NetworkInput)
-    }
     return Example(
-        NetworkInput(**inputs),
+        _join_inputs([one.inputs for one in examples]),
         _cat([one.hidden for one in examples]),
         _cat([one.target for one in examples]),
         _cat([one.weight for one in examples]),
+        tuple(_join_inputs(same) for same in zip(*(one.views for one in examples), strict=True)),
+    )
+
+
+def _values(batch: TokenBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Values of the fields, and those of the contexts."""
+    values = {name: torch.from_numpy(x) for name, x in batch.tokens.items()}
+    contexts = {context.name: values.pop(context.name) for context in batch.spec.contexts}
+    return values, contexts
+
+
+def _views(
+    batch: TokenBatch, inputs: NetworkInput, config: DistillationConfig, seed: int
+) -> tuple[NetworkInput, ...]:
+    """What the network reads in each view; `inputs` say where and when the neighborhoods are."""
+    generator = torch.Generator().manual_seed(seed)
+    values, contexts = _values(batch)
+    views = []
+    for view in draw_views(values, config, generator):
+        view = with_contexts(view, contexts, batch.spec)
+        info, statics = inputs.info, inputs.statics
+        if config.displaced:
+            info, statics = displace(info, statics, generator)
+        flat = {name: x.flatten(-3) for name, x in view.tokens.items()}
+        views.append(NetworkInput(flat, info, view.blank, statics))
+    return tuple(views)
+
+
+def _join_inputs(inputs: Sequence[NetworkInput]) -> NetworkInput:
+    return NetworkInput(
+        **{
+            entry.name: _cat([getattr(one, entry.name) for one in inputs])
+            for entry in dataclasses.fields(NetworkInput)
+        }
     )
 
 

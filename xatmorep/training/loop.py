@@ -47,8 +47,9 @@ def pretrain(
 ) -> Model:
     """Pre-train a multiformer on a dataset, on one machine.
 
-    Tokens of each field are hidden at random and predicted from the visible ones. Statistics for
-    the normalization are taken from the training times only.
+    Tokens of each field are hidden at random and predicted from the visible ones; if the
+    configuration says so, a teacher is followed besides. Statistics for the normalization are taken
+    from the training times only.
 
     The same call on the same `out` goes on from the newest checkpoint, wherever the run was
     stopped or killed; of a run that has come to its end it returns the best model.
@@ -66,7 +67,8 @@ def pretrain(
         ``checkpoints``.
     validation : slice of labels, optional
         Times that are held out, for example ``slice("2019", "2019")``. Without it ``best`` is
-        chosen by the training loss.
+        chosen by the training loss. (With self-distillation alone it is the newest model whose
+        teacher had not collapsed.)
     variables : mapping of str to str, optional
         Canonical name of a field to name of the variable, where it isn't recognized.
     device : str, optional
@@ -96,7 +98,8 @@ def pretrain(
     Warns
     -----
     UserWarning
-        For each checkpoint that is damaged; the newest complete one is used.
+        For each checkpoint that is damaged; the newest complete one is used. And if
+        self-distillation has collapsed, at the next validation.
 
     Notes
     -----
@@ -187,7 +190,7 @@ def _train(
             waited = time.perf_counter() - before
             line = learner.learn(batch)
             log.step(state.step, batch.position, line)
-            state.tally.add(line["loss"], time.perf_counter() - before, waited)
+            state.tally.add(line, time.perf_counter() - before, waited)
             state.seconds = time.perf_counter() - began
             bar.set_postfix(_short(line["loss"], speed(state.tally)), refresh=False)
             bar.update()
@@ -218,18 +221,18 @@ def _validate_and_save(
 ) -> None:
     """A line of the log, the last model, and the best one if it is."""
     state = learner.state
-    training_loss = state.tally.loss / state.tally.steps
     line = {
         "seconds": round(state.seconds, 1),
         "learning_rate": state.optimizer.param_groups[0]["lr"],
-        "training_loss": training_loss,
+        "training_loss": state.tally.loss / state.tally.steps,
         **speed(state.tally),
         **learner.validate(checks),
+        **learner.watch(),
     }
     log.validation(state.step, line)
     model.card = trained(model.card, state.step, learner.config, state.seconds, str(state.device))
     model.save(folder.last)
-    score = line.get("validation_loss", training_loss)
+    score = learner.score(line)
     if score < state.best:
         state.best = score
         model.save(folder.best)

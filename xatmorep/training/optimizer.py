@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from xatmorep.model.multiformer import Multiformer
 from xatmorep.training.config import ExponentialSchedule, OptimizerConfig
@@ -13,10 +15,11 @@ from xatmorep.training.config import ExponentialSchedule, OptimizerConfig
 __all__ = ["Average", "learning_rate", "make_optimizer"]
 
 
-def make_optimizer(network: Multiformer, config: OptimizerConfig) -> torch.optim.AdamW:
+def make_optimizer(parameters: Iterable[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices only; fused, that is in one pass over each tensor."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    parameters = list(parameters)
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": config.weight_decay},

@@ -29,6 +29,10 @@ class Speedometer:
     What activation checkpointing computes again does not count. Model FLOPs utilization is their
     share of the peak of the device.
 
+    Self-distillation adds 3 S + V passes E of the encoder for each neighborhood: forward and
+    backward for its S views, and forward by the teacher for the V global ones. Without the masked
+    objective F doesn't count. The heads, which see one vector of a view, never do.
+
     Parameters
     ----------
     network : Multiformer
@@ -43,7 +47,7 @@ class Speedometer:
     """
 
     def __init__(self, network: Multiformer, config: PretrainConfig) -> None:
-        self.forward = network.flops()
+        self._operations, self._formula = _operations(network, config)
         self.batch_size = config.batch_size
         device = next(network.parameters()).device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
@@ -56,7 +60,7 @@ class Speedometer:
         line = {
             "samples_per_second": samples,
             "data_wait_share": tally.waited / tally.seconds,
-            "flops_per_second": 3 * self.forward * samples,
+            "flops_per_second": self._operations * samples,
         }
         if self.peak is not None:
             line["model_flops_utilization"] = line["flops_per_second"] / self.peak
@@ -66,10 +70,34 @@ class Speedometer:
         """The same in words, with the formula."""
         line = self(tally)
         text = (
-            f"model FLOPs: 3 x {self.forward:.3g} of a forward pass x "
+            f"model FLOPs: {self._formula} x "
             f"{line['samples_per_second']:.3g} neighborhoods/s = {line['flops_per_second']:.3g}/s"
         )
         if self.peak is None:
             return text
         share = line["model_flops_utilization"]
         return f"{text}, {share:.1%} of {self.peak:.3g}/s (model FLOPs utilization)"
+
+
+def _operations(network: Multiformer, config: PretrainConfig) -> tuple[int, str]:
+    """Floating point operations for one neighborhood of a step, and how they are counted."""
+    forward = network.flops()
+    whole = f"3 x {forward:.3g} of a forward pass"
+    if config.distillation is None:
+        return 3 * forward, whole
+    views = config.distillation.n_global + config.distillation.n_local
+    passes = 3 * views + config.distillation.n_global
+    encoder = forward - _decoder_flops(network)
+    words = f"{passes} x {encoder:.3g} of the encoder"
+    if not config.distillation.masked_weight:
+        return passes * encoder, words
+    return 3 * forward + passes * encoder, f"({whole} + {words})"
+
+
+def _decoder_flops(network: Multiformer) -> int:
+    """What `Multiformer.flops` counts after the encoder."""
+    total = 0
+    for name, decoder in network.decoders.items():
+        n = len(network.embeddings[name].positions)
+        total += sum(layer.flops(n, [n]) for layer in decoder) + network.tails[name].flops(n)
+    return total

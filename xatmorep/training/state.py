@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from xatmorep.errors import CheckpointError
 from xatmorep.model.multiformer import Multiformer
 from xatmorep.training.config import PretrainConfig
 from xatmorep.training.optimizer import Average, make_optimizer
+from xatmorep.training.teaching import make_distillation
 
 __all__ = ["Tally", "TrainingState"]
 
@@ -23,8 +25,8 @@ class Tally:
 
     Attributes
     ----------
-    loss : float
-        Sum of the losses.
+    loss, distillation_loss : float
+        Sums of the losses, and of what of them is that of self-distillation, without its weight.
     steps : int
         Number of steps.
     seconds, waited : float
@@ -35,10 +37,12 @@ class Tally:
     steps: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    distillation_loss: float = 0.0
 
-    def add(self, loss: float, seconds: float, waited: float) -> None:
-        """Count one more step."""
-        self.loss += loss
+    def add(self, line: Mapping[str, float], seconds: float, waited: float) -> None:
+        """Count one more step, of which `line` has the losses."""
+        self.loss += line["loss"]
+        self.distillation_loss += line.get("distillation_loss", 0.0)
         self.steps += 1
         self.seconds += seconds
         self.waited += waited
@@ -59,6 +63,8 @@ class TrainingState:
 
     Attributes
     ----------
+    distillation : Distillation or None
+        Head, teacher and the rest of self-distillation.
     optimizer : torch.optim.AdamW
     scaler : torch.amp.GradScaler
         Does nothing but for float16.
@@ -67,7 +73,7 @@ class TrainingState:
     step : int
         Steps that were done; also the number of the next batch.
     best : float
-        Lowest score so far.
+        Lowest score so far, see `Learner.score`.
     seconds : float
         Wall-clock time of the steps and validations so far.
     tally : Tally
@@ -75,7 +81,8 @@ class TrainingState:
 
     def __init__(self, network: Multiformer, config: PretrainConfig) -> None:
         self.network = network
-        self.optimizer = make_optimizer(network, config.optimizer)
+        self.distillation = make_distillation(network, config)
+        self.optimizer = make_optimizer(self.parameters, config.optimizer)
         self.device = next(network.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.average = None if config.ema is None else Average(network, config.ema)
@@ -83,6 +90,12 @@ class TrainingState:
         self.best = math.inf
         self.seconds = 0.0
         self.tally = Tally()
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All that is trained."""
+        head = [] if self.distillation is None else self.distillation.head.parameters()
+        return [*self.network.parameters(), *head]
 
     @property
     def result(self) -> Multiformer:
@@ -98,6 +111,7 @@ class TrainingState:
         return {
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.network.state_dict(),
+            "distillation": None if self.distillation is None else self.distillation.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best": self.best,
@@ -119,6 +133,8 @@ class TrainingState:
             self.network.load_state_dict(content["network"])
             if self.average is not None:
                 self.average.network.load_state_dict(content["average"])
+            if self.distillation is not None:
+                self.distillation.load_state_dict(content["distillation"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.scaler.load_state_dict(content["scaler"])
             self.step, self.best = content["step"], content["best"]
