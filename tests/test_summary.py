@@ -56,6 +56,14 @@ class TestModels:
         text = as_text(summarize(change(small.dataset())))
         assert "small: doesn't fit\n        " in text
 
+    def test_each_thing_that_is_lacking_has_a_line_and_no_more(self):
+        ds = small.dataset().drop_vars(["temperature", "2m_temperature"])
+        ((_, found),) = summarize(ds).models
+        assert found.splitlines() == [
+            "no variable is recognized as '2m_temperature'",
+            "no variable is recognized as 'temperature'",
+        ]
+
 
 def test_fields_with_their_levels_and_rules():
     ds = small.renamed(small.dataset())

@@ -7,6 +7,7 @@ wrong, what was found and what to do.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 __all__ = [
@@ -26,7 +27,18 @@ class XatmorepError(Exception):
 
 
 class ConventionError(XatmorepError, ValueError):
-    """A dataset lacks what a model needs, or says it in a way that can't be understood."""
+    """A dataset lacks what a model needs, or says it in a way that can't be understood.
+
+    Attributes
+    ----------
+    problems : tuple of str
+        Each thing that is wrong, where the message says more: what is needed, and what was found.
+        Otherwise the message.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 class ConfigError(XatmorepError, ValueError):

@@ -44,8 +44,8 @@ def summarize(ds: xr.Dataset, variables: Mapping[str, str] | None = None) -> Sum
     Examples
     --------
     >>> import xatmorep
-    >>> summarize(xatmorep.open_dataset("era5-sample")).models
-    [('era5-surface-tiny', '')]
+    >>> summarize(xatmorep.open_dataset("era5-sample")).models[0]
+    ('era5-surface-tiny', '')
     """
     models = [(name, _obstacle(ds, name, variables)) for name in shipped()]
     try:
@@ -78,7 +78,7 @@ def _obstacle(ds: xr.Dataset, model: str, variables: Mapping[str, str] | None) -
         view = canonical_view(ds, spec.fields, spec.statics, fields=variables)
         tiling_for(next(iter(view.fields.values())).coords, spec, axes=view.axes)
     except ConventionError as error:
-        return str(error)
+        return "\n".join(error.problems)
     return ""
 
 

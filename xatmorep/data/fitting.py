@@ -97,7 +97,7 @@ def choose(
         except ConventionError as error:
             problems.append(str(error))
     if problems:
-        raise ConventionError(_message(ds, axes, needs, statics, found, problems))
+        raise ConventionError(_message(ds, axes, needs, statics, found, problems), problems)
     return chosen
 
 
