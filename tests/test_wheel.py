@@ -66,7 +66,7 @@ def test_nothing_else_is_inside(unpacked):
     (about,) = unpacked.glob("*.dist-info")
     assert {path.name for path in unpacked.iterdir()} == {"xatmorep", about.name}
     assert not any("__pycache__" in file for file in files(unpacked))
-    assert sum(path.stat().st_size for path in unpacked.rglob("*")) < 30e6
+    assert sum(path.stat().st_size for path in unpacked.rglob("*")) < 50e6
 
 
 def test_the_metadata(unpacked):
