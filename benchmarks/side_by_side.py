@@ -62,6 +62,8 @@ DISTILLATION = {
 }
 # Monthly statistics take the season out of the fields, which a probe shall find there.
 SEASON = {"normalization.period": "record"}
+# Without locality the usual rate may be too high, and the comparison unfair.
+SLOW = {"optimizer.learning_rate": 0.001}
 VARIATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "losses": {
         "mse_ensemble": {"loss": {"mse_ensemble": 1.0}},
@@ -75,6 +77,8 @@ VARIATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "attention": {
         "locality 5": {},
         "locality 0": {"model.encoder.locality": 0.0},
+        "locality 5, rate 0.001": SLOW,
+        "locality 0, rate 0.001": SLOW | {"model.encoder.locality": 0.0},
     },
     "objectives": {
         "masked": SEASON,
