@@ -40,8 +40,7 @@ def token_places(inputs: InputSpec, name: str) -> Tensor:
 
     Columns: number of the level among those of all fields, from the top; time, latitude and
     longitude in grid points from the first corner of the neighborhood, which may be negative or
-    beyond the last one for a context. Rows in (level, time,
-    latitude, longitude) order.
+    beyond the last one for a context. Rows in (level, time, latitude, longitude) order.
 
     Examples
     --------
@@ -53,12 +52,12 @@ def token_places(inputs: InputSpec, name: str) -> Tensor:
     >>> token_places(spec, "2m_temperature").tolist()
     [[0.0, 1.0, 2.0, 1.0], [0.0, 1.0, 2.0, 3.0]]
     """
-    every = sorted({place for field in inputs.fields for place in _vertical_places(field)})
+    levels, _ = _level_numbers(inputs, name)
     sizes = zip(
         inputs.first_point(name), inputs.token_grid(name), inputs.token_extent(name), strict=True
     )
     axes = [
-        [float(every.index(place)) for place in _vertical_places(inputs.field(name))],
+        levels,
         *([first + (i + 0.5) * size for i in range(n)] for first, n, size in sizes),
     ]
     # On the CPU also where a network is built on the meta device: this is no weight to be loaded.
@@ -93,15 +92,14 @@ def harmonic_positions(inputs: InputSpec, name: str, width: int) -> Tensor:
     tensor([[0.3827, 0.9239],
             [0.9239, 0.3827]])
     """
-    levels = sorted({place for field in inputs.fields for place in _vertical_places(field)})
+    own, n_levels = _level_numbers(inputs, name)
     box = inputs.neighborhood.shape
     extents = [inputs.token_extent(entry.name) for entry in inputs.entries]
     smallest = [min(sizes) for sizes in zip(*extents, strict=True)]
-    finest = [len(levels), *(n / size for n, size in zip(box, smallest, strict=True))]
+    finest = [n_levels, *(n / size for n, size in zip(box, smallest, strict=True))]
     larger = [context.extent for context in inputs.contexts]
     reach = [1.0, *(max(sizes) / n for n, *sizes in zip(box, box, *larger, strict=True))]
-    own = [levels.index(place) for place in _vertical_places(inputs.field(name))]
-    axes = [[(i + 0.5) / len(levels) for i in own], *inputs.token_centers(name)]
+    axes = [[(i + 0.5) / n_levels for i in own], *inputs.token_centers(name)]
     # On the CPU also where a network is built on the meta device: this is no weight to be loaded.
     cpu = torch.device("cpu")
     x = torch.cartesian_prod(*(torch.tensor(a, dtype=torch.float64, device=cpu) for a in axes))
@@ -118,6 +116,12 @@ def harmonic_positions(inputs: InputSpec, name: str, width: int) -> Tensor:
         encoding[:, 2 * pair + 1] = torch.cos(math.pi * frequency * x[:, axis])
         n_pairs[axis] += 1
     return encoding.float()
+
+
+def _level_numbers(inputs: InputSpec, name: str) -> tuple[list[int], int]:
+    """Numbers of a field's levels among those of all fields, from the top; how many all are."""
+    every = sorted({place for field in inputs.fields for place in _vertical_places(field)})
+    return [every.index(place) for place in _vertical_places(inputs.field(name))], len(every)
 
 
 def _vertical_places(field: FieldSpec) -> list[float]:
