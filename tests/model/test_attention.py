@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -127,6 +128,30 @@ def test_rows_sum_to_one_in_bfloat16_too() -> None:
         torch.testing.assert_close(w.sum(-1), torch.ones(w.shape[:-1]), rtol=0, atol=1e-6)
     fused = attention(own, others)[torch.arange(2), torch.arange(2)]
     torch.testing.assert_close(output[:, 0], fused, rtol=0.1, atol=0.3)
+
+
+def test_attention_stays_in_float32_under_autocast_on_a_cpu(monkeypatch) -> None:
+    attention, own, others = make(KINDS[4])
+    attention, own, others = attention.float(), own.float(), [x.float() for x in others]
+    scores = [torch.zeros(heads, 5, n) for heads, n in ((2, 5), (1, 3))]
+    for number, added in enumerate(scores):
+        attention.register_buffer(f"scores_{number}", added[None], persistent=False)
+    attention.is_local = True
+    seen: list[torch.dtype] = []
+    attend = F.scaled_dot_product_attention
+
+    def watched(*parts: Tensor, attn_mask: Tensor) -> Tensor:
+        seen.extend(x.dtype for x in (*parts, attn_mask))
+        return attend(*parts, attn_mask=attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    exact = attention(own, others)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = attention(own, others)
+    assert set(seen) == {torch.float32}
+    assert len(seen) == 2 * 2 * 4
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), exact, rtol=0.1, atol=0.3)
 
 
 def test_affine_norm_is_shared_by_self_and_cross_heads() -> None:

@@ -124,9 +124,7 @@ class Attention(nn.Module):
         """Attend by torch's fused kernels: (B, N, D) and others (B, N_c, D_c) to (B, N, D)."""
         parts = self.project(own, others)
         heads = [
-            F.scaled_dot_product_attention(
-                *part, attn_mask=None if added is None else added.to(own)
-            )
+            _attend(*part, None if added is None else added.to(own))
             for part, added in zip(parts, self._added(len(parts)), strict=True)
         ]
         return self._merge(heads)
@@ -215,6 +213,18 @@ class Attention(nn.Module):
         """Concatenate heads (B, heads, N, d) and project them: (B, N, D)."""
         merged: Tensor = self.out(torch.cat(heads, dim=1).transpose(1, 2).flatten(2))
         return merged
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -> Tensor:
+    """Attention of each head by torch's fused kernels: (B, heads, N, d)."""
+    if torch.is_autocast_enabled("cpu") and query.device.type == "cpu":
+        # On CPUs torch's kernels take up to twice as long in bfloat16 as in float32, even where
+        # products of matrices take a third (benchmarks/precision.py).
+        with torch.autocast("cpu", enabled=False):
+            query, key, value = query.float(), key.float(), value.float()
+            added = None if added is None else added.float()
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
 
 
 def _head_norm(kind: Literal["none", "plain", "affine"], width: int) -> nn.Module:
