@@ -118,6 +118,22 @@ def test_forecast(run):
     same("f.nc", expected)
 
 
+def test_overlap_of_neighborhoods(run, folder):
+    small.wide().save("wide")
+    run("predict @data.zarr --model wide --overlap 0.5 --out p.zarr")
+    expected = dataset().atmorep.predict(model=small.wide(), rate=0.5, overlap=0.5)
+    same("p.zarr", expected)
+    run("forecast @data.zarr --model wide --lead-time 12h --overlap 0.5 --out f.zarr")
+    same("f.zarr", dataset().atmorep.forecast("12h", model=small.wide(), overlap=0.5))
+    words = "--baselines persistence --overlap 0.5 --write-card"
+    run(f"evaluate @data.zarr --model wide {words} --out s.zarr")
+    scores = opened("s.zarr")
+    twin = xatmorep.evaluate(small.wide(), dataset(), baselines=["persistence"], overlap=0.5)
+    np.testing.assert_allclose(scores["score"], twin["score"], rtol=1e-4)
+    assert scores.attrs["overlap"] == 0.5
+    assert all("--overlap 0.5" in score.command for score in xatmorep.load("wide").card.scores)
+
+
 def test_forecast_with_its_options(run):
     times = ["2020-12-31T18", "2021-01-01"]
     words = f"--lead-time 18h --init-time {' '.join(times)} --mean --batch-size 3"

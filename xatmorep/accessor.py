@@ -125,6 +125,7 @@ class AtmorepAccessor:
         members: bool = True,
         where: Literal["hidden", "all"] = "hidden",
         seed: int = 0,
+        overlap: float = 0.0,
         device: str | None = None,
         batch_size: int = 8,
         dtype: str = "float32",
@@ -132,8 +133,9 @@ class AtmorepAccessor:
         """Hide tokens and predict them from the others, as an ensemble on the grid of the data.
 
         `mask` says which points are hidden, or `rate` what share of random tokens; `where` gives
-        predictions of the hidden tokens only, or everywhere. All parameters and the result are
-        described at `xatmorep.predict`.
+        predictions of the hidden tokens only, or everywhere; `overlap` averages those of
+        neighborhoods that overlap. All parameters and the result are described at
+        `xatmorep.predict`.
         """
         from xatmorep.tasks.predict import predict
 
@@ -146,6 +148,7 @@ class AtmorepAccessor:
             where=where,
             seed=seed,
             variables=self._variables,
+            overlap=overlap,
             device=device,
             batch_size=batch_size,
             dtype=dtype,
@@ -158,6 +161,7 @@ class AtmorepAccessor:
         init_times: Any = None,
         model: ModelLike = DEFAULT_MODEL,
         members: bool = True,
+        overlap: float = 0.0,
         device: str | None = None,
         batch_size: int = 8,
         dtype: str = "float32",
@@ -165,8 +169,8 @@ class AtmorepAccessor:
         """Predict the frames after a time from those up to it, as an ensemble.
 
         `lead_time` says how far, with its unit (``"3h"``); `init_times` from where, one time of the
-        data or several, the last if not given. All parameters and the result are described at
-        `xatmorep.forecast`.
+        data or several, the last if not given; `overlap` averages forecasts of neighborhoods that
+        overlap. All parameters and the result are described at `xatmorep.forecast`.
         """
         from xatmorep.tasks.forecast import forecast
 
@@ -177,6 +181,7 @@ class AtmorepAccessor:
             model=model,
             variables=self._variables,
             members=members,
+            overlap=overlap,
             device=device,
             batch_size=batch_size,
             dtype=dtype,

@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = command("predict", _predict, "hide random tokens of a dataset and predict them")
     _add_data(predict)
     _add_model(predict)
+    _add_overlap(predict)
     predict.add_argument("--rate", type=float, default=0.5, help="share of tokens to hide")
     predict.add_argument("--seed", type=int, default=0, help="seed of the hidden tokens")
     predict.add_argument(
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     forecast = command("forecast", _forecast, "predict what follows a time of a dataset")
     _add_data(forecast)
     _add_model(forecast)
+    _add_overlap(forecast)
     forecast.add_argument("--lead-time", required=True, help="how far, with its unit: 3h")
     forecast.add_argument(
         "--init-time", nargs="+", help="times of the data to forecast from; else the last one"
@@ -133,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", _evaluate, "score a model against baselines")
     _add_data(evaluate)
     _add_model(evaluate)
+    _add_overlap(evaluate)
     evaluate.add_argument(
         "--task", choices=("predict", "forecast"), default="predict", help="what is scored"
     )
@@ -178,6 +181,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="torch device")
     parser.add_argument(
         "--batch-size", type=int, default=8, help="neighborhoods that the network sees at once"
+    )
+
+
+def _add_overlap(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.0,
+        help="share of a neighborhood that the next one has in common with it: 0.5 is better",
     )
 
 
@@ -312,6 +324,7 @@ def _predict(options: argparse.Namespace) -> None:
         where=options.where,
         members=not options.mean,
         device=options.device,
+        overlap=options.overlap,
         batch_size=options.batch_size,
     )
     _write(result, options.out)
@@ -325,6 +338,7 @@ def _forecast(options: argparse.Namespace) -> None:
         model=options.model,
         members=not options.mean,
         device=options.device,
+        overlap=options.overlap,
         batch_size=options.batch_size,
     )
     _write(result, options.out)
@@ -387,6 +401,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         block=options.block,
         seed=options.seed,
         device=options.device,
+        overlap=options.overlap,
         batch_size=options.batch_size,
         progress=sys.stderr.isatty(),
     )
@@ -438,6 +453,7 @@ def _repeat(options: argparse.Namespace) -> str:
         "lead-time": options.lead_time,
         "init-step": options.init_step,
         "block": options.block,
+        "overlap": f"{options.overlap:g}" if options.overlap else None,
         "seed": str(options.seed),
     }
     for name, value in given.items():

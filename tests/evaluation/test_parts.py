@@ -69,6 +69,25 @@ def test_parts_are_what_predict_gives_of_the_whole(monkeypatch):
                 np.testing.assert_array_equal(found[dim], twin[dim])
 
 
+@pytest.mark.parametrize("n_times", [4, 9, 10])
+def test_parts_of_neighborhoods_that_overlap_are_those_of_the_whole(monkeypatch, n_times):
+    """Each reads the time slabs that reach into it, which other parts read as well."""
+    _one_slab_at_a_time(monkeypatch)
+    ds, model = small.dataset(n_times), small.wide()
+    application = Application.of(ds, model, None, Options(overlap=0.5))
+    question = Predictions(application, rate=0.4, seed=2)
+    parts = list(question.parts())
+    assert len(parts) == n_times // 4
+    masks = random_mask(application, rate=0.4, seed=2)
+    predicted = ds.atmorep.predict(model=model, mask=masks, overlap=0.5)
+    found = xr.concat([part["temperature"].prediction for part in parts], "time", join="exact")
+    twin = predicted["temperature"].sel(level=[850, 500])
+    found = found.isel(sample=0).transpose(*twin.dims)
+    hidden = masks["temperature"].sel(level=[850, 500]).transpose(*twin.dims[1:])
+    np.testing.assert_allclose(found.where(hidden), twin.where(hidden), rtol=1e-5)
+    np.testing.assert_array_equal(found["time"], ds["time"])
+
+
 def test_contexts_read_beyond_the_parts(monkeypatch):
     """Six frames before a time slab of two, further than a part looks for what is visible."""
     _one_slab_at_a_time(monkeypatch)

@@ -76,6 +76,16 @@ def model() -> Model:
 
 
 @cache
+def wide() -> Model:
+    """The same with neighborhoods of two tokens, or more, in time and along latitude."""
+    content = CONFIG.model_dump()
+    content["inputs"]["neighborhood"]["shape"] = (4, 12, 12)
+    view = canonical_view(dataset(), CONFIG.inputs.fields, CONFIG.inputs.statics)
+    normalizer = Normalizer.fit(view.fields, view.statics, mean="local")
+    return _random(ModelConfig.model_validate(content), normalizer)
+
+
+@cache
 def forecaster() -> Model:
     """The same with six frames, of which a token has one or three; statistics of each month."""
     return _forecaster(dataset(9), "month")

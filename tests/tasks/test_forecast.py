@@ -76,6 +76,20 @@ def test_values_are_those_of_predict_with_the_future_hidden(ds, steps, part):
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
+def test_overlap_averages_neighborhoods_side_by_side(ds):
+    """Frames before the forecast are the same in all of them, so `predict` can do it, too."""
+    window = ds.isel(time=slice(0, 4))
+    ahead = xr.zeros_like(window["2m_temperature"], dtype=bool)
+    ahead[2:] = True
+    predicted = window.atmorep.predict(model=small.wide(), mask=ahead, overlap=0.5)
+    alone = window.isel(time=slice(0, 2)).atmorep.forecast("12h", model=small.wide(), overlap=0.5)
+    tiled = window.isel(time=slice(0, 2)).atmorep.forecast("12h", model=small.wide())
+    for name in ("2m_temperature", "temperature"):
+        found = alone[name].isel(init_time=0).transpose("member", "lead_time", ...)
+        np.testing.assert_allclose(found, predicted[name].isel(time=slice(2, 4)), rtol=1e-5)
+        assert float(abs(alone[name] - tiled[name]).max()) > 0.01
+
+
 def test_tokens_that_reach_beyond_the_init_time_are_hidden_whole(ds, result):
     """With 12 h the token of three frames holds the init time itself and both frames after it."""
     changed = to_init(ds).copy(deep=True)
@@ -218,7 +232,7 @@ def test_labels(ds, result):
     assert result["time"].dtype == ds["time"].dtype
     np.testing.assert_array_equal(result["init_time"] + result["lead_time"], result["time"])
     assert result.attrs["task"] == "forecast"
-    assert result.attrs["parameters"] == "lead_time=12h, members=True"
+    assert result.attrs["parameters"] == "lead_time=12h, members=True, overlap=0.0"
     assert result.attrs["model_digest"] == small.forecaster().digest
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import dask
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ import xarray as xr
 
 from tests.tasks import small
 from xatmorep.errors import ConfigError, ConventionError
+from xatmorep.tasks.engine import Application, Options
+from xatmorep.tasks.lattice import random_mask
 from xatmorep.testing import assert_labelled_equal
 
 
@@ -185,9 +189,83 @@ def test_overlapping_neighborhoods_are_blended():
     np.testing.assert_allclose(both[:, :, 2:6], mixed, rtol=1e-5)
 
 
+def _ramps(starts: list[int], box: int) -> np.ndarray:
+    """Weights (neighborhood, point) along one axis, from the definition."""
+    weights = np.zeros((len(starts), starts[-1] + box))
+    for i, start in enumerate(starts):
+        for point in range(start, start + box):
+            weights[i, point] = 1
+            if i and point < starts[i - 1] + box:
+                shared = starts[i - 1] + box - start
+                weights[i, point] *= np.sin((point - start + 0.5) / shared * np.pi / 2) ** 2
+            if i + 1 < len(starts) and point >= starts[i + 1]:
+                shared = start + box - starts[i + 1]
+                weights[i, point] *= np.cos((point - starts[i + 1] + 0.5) / shared * np.pi / 2) ** 2
+    return weights
+
+
+def test_overlap_averages_what_each_neighborhood_says():
+    """Against a loop over neighborhoods, each predicted alone; the last ones are shifted."""
+    ds, model = small.dataset(7), small.wide()
+    mask = random_mask(Application.of(ds, model, None, Options()), rate=0.4, seed=3)
+    result = ds.atmorep.predict(model=model, mask=mask, overlap=0.5)
+    times, rows, columns = [0, 2, 3], [0, 6, 7], [0, 12]
+    along = [_ramps(starts, box) for starts, box in ((times, 4), (rows, 12), (columns, 12))]
+    for name in ("2m_temperature", "temperature"):
+        total = np.zeros(result[name].shape)
+        weights = np.zeros(result[f"{name}_hidden"].shape)
+        for (i, t), (j, a), (k, o) in product(*map(enumerate, (times, rows, columns))):
+            here = {
+                "time": slice(t, t + 4),
+                "latitude": slice(a, a + 12),
+                "longitude": slice(o, o + 12),
+            }
+            part = ds.isel(here).atmorep.predict(model=model, mask=mask.isel(here))
+            window = (here["time"], ..., here["latitude"], here["longitude"])
+            weight = np.einsum("t,a,o->tao", along[0][i], along[1][j], along[2][k])[*here.values()]
+            if name == "temperature":
+                weight = weight[:, None]
+            weight = weight * part[f"{name}_hidden"].values
+            total[:, *window] += np.nan_to_num(part[name].values) * weight
+            weights[window] += weight
+        np.testing.assert_array_equal(result[f"{name}_hidden"], weights > 0)
+        np.testing.assert_allclose(
+            result[name],
+            np.where(weights > 0, total / np.maximum(weights, 1e-9), np.nan),
+            rtol=1e-5,
+        )
+    assert result.attrs["parameters"].endswith("overlap=0.5")
+
+
+def test_overlap_hides_no_more_than_the_mask():
+    """Neighborhoods are moved by whole tokens, so that they agree about what is hidden."""
+    ds, model = small.dataset(8).isel(latitude=slice(0, 18)), small.wide()
+    single, several = (
+        ds.atmorep.predict(model=model, rate=0.4, seed=3, overlap=overlap) for overlap in (0, 0.5)
+    )
+    for name in ("2m_temperature", "temperature"):
+        hidden = several[f"{name}_hidden"]
+        np.testing.assert_array_equal(hidden, single[f"{name}_hidden"])
+        assert bool((several[name].notnull() == hidden).all())
+        assert 0.3 < float(hidden.mean()) < 0.5
+        assert float(abs(several[name] - single[name]).max()) > 0.01
+
+
+def test_overlap_of_lazy_data(tmp_path):
+    ds, model = small.dataset(9), small.wide()
+    expected = ds.atmorep.predict(model=model, rate=0.4, seed=3, overlap=0.5)
+    with dask.config.set(scheduler=_raise):
+        lazy = ds.chunk(time=2).atmorep.predict(model=model, rate=0.4, seed=3, overlap=0.5)
+    lazy.to_zarr(tmp_path / "p.zarr", consolidated=False)
+    back = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
+    np.testing.assert_allclose(back["temperature"], expected["temperature"], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"overlap": 1.0}, "overlap must be at least 0 and less than 1, not 1.0"),
+        ({"overlap": -0.5}, "overlap must be at least 0 and less than 1, not -0.5"),
         ({"where": "visible"}, "where must be 'hidden' or 'all', not 'visible'"),
         ({"mask": "rndom"}, "mask 'rndom' is no masking strategy; did you mean 'random'?"),
         ({"rate": 1.5}, "rate must lie between 0 and 1, not 1.5"),

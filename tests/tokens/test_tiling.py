@@ -19,11 +19,12 @@ from xatmorep.tokens.tiling import AxisTiling, Tiling, tiling_for, token_coordin
 
 
 @st.composite
-def axes(draw: st.DrawFn) -> tuple[AxisTiling, int]:
-    """One tiled dimension and a token size that divides the box."""
+def axes(draw: st.DrawFn, overlap: bool = True) -> tuple[AxisTiling, int]:
+    """One tiled dimension and a token size that divides the box and what boxes share."""
     token, count = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     box = token * count
-    return AxisTiling.cut(box + draw(st.integers(0, 3 * box + 1)), box), token
+    shared = token * draw(st.integers(0, count - 1)) if overlap else 0
+    return AxisTiling.cut(box + draw(st.integers(0, 3 * box + 1)), box, shared), token
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,76 @@ def test_too_small() -> None:
         AxisTiling.cut(3, 4)
 
 
+@pytest.mark.parametrize(
+    ("size", "box", "shared", "starts"),
+    [
+        (8, 4, 2, (0, 2, 4)),
+        (9, 4, 2, (0, 2, 4, 5)),
+        (4, 4, 3, (0,)),
+        (124, 20, 8, (*range(0, 97, 12), 104)),
+    ],
+)
+def test_starts_of_neighborhoods_that_overlap(
+    size: int, box: int, shared: int, starts: tuple[int, ...]
+) -> None:
+    assert AxisTiling.cut(size, box, shared).starts == starts
+
+
+@pytest.mark.parametrize("overlap", [0, 0.3, 0.34, 0.5, 0.67, 0.99])
+def test_neighborhoods_share_whole_tokens_of_all_fields(overlap: float) -> None:
+    """Of three tokens, as many as the share has; else other points would be hidden in each."""
+    spec = make_spec((6, 12, 18), {"a": ((1, 2, 3), ()), "b": ((2, 4, 6), ())})
+    labels = dataset(spec, (20, 40, 60))[0]["a"]
+    tiling = tiling_for(labels, spec, overlap=overlap)
+    shared = [axis.box - axis.starts[1] for axis in (tiling.time, tiling.latitude)]
+    assert shared == [2 * int(3 * overlap), 4 * int(3 * overlap)]
+    assert tiling.longitude.starts[1] == 18 - 6 * int(3 * overlap)
+
+
+@given(axes(), st.data())
+def test_neighborhoods_that_reach_into_a_range(
+    case: tuple[AxisTiling, int], data: st.DataObject
+) -> None:
+    axis, _ = case
+    start = data.draw(st.integers(0, axis.size - 1))
+    points = range(start, data.draw(st.integers(start + 1, axis.size)))
+    found = axis.reaching(slice(points.start, points.stop))
+    covering = [s for s in axis.starts if set(range(s, s + axis.box)) & set(points)]
+    assert list(found.starts) == covering
+    for i, first in enumerate(found.starts):
+        inside = np.isin(np.arange(first, first + axis.box), points)
+        whole = axis.weights(axis.starts.index(first))
+        np.testing.assert_array_equal(found.weights(i)[inside], whole[inside])
+
+
 @given(axes())
+def test_weights_are_positive_and_one_where_alone(case: tuple[AxisTiling, int]) -> None:
+    axis, _ = case
+    visits = np.zeros(axis.size, dtype=int)
+    for i in range(len(axis)):
+        visits[axis.points(i)] += 1
+    for i in range(len(axis)):
+        weights, alone = axis.weights(i), visits[axis.points(i)] == 1
+        assert ((weights > 0) & (weights <= 1)).all()
+        assert (weights[alone] == 1.0).all()
+
+
+def test_weights_of_many_neighborhoods_are_largest_in_the_middle() -> None:
+    weights = AxisTiling.cut(size=60, box=20, shared=15).weights(3)
+    assert np.argmax(weights) in (9, 10)
+    np.testing.assert_allclose(weights, weights[::-1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("shared", [0, 4, 8, 10])
+def test_weights_of_two_at_a_time_sum_to_one(shared: int) -> None:
+    axis = AxisTiling.cut(20 + 5 * (20 - shared), 20, shared)
+    total = np.zeros(axis.size)
+    for i in range(len(axis)):
+        total[axis.points(i)] += axis.weights(i)
+    np.testing.assert_allclose(total, 1, rtol=1e-15)
+
+
+@given(axes(overlap=False))
 def test_weights_sum_to_one_and_are_one_where_alone(case: tuple[AxisTiling, int]) -> None:
     axis, _ = case
     total, visits = np.zeros(axis.size), np.zeros(axis.size, dtype=int)

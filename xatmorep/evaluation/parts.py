@@ -23,7 +23,7 @@ from xatmorep.tasks.lattice import random_points
 from xatmorep.tasks.places import exact_times
 from xatmorep.tasks.predict import Predict, as_given
 from xatmorep.tokens.steps import check_times, times_after
-from xatmorep.tokens.tiling import tiling_for
+from xatmorep.tokens.tiling import AxisTiling
 
 __all__ = ["Case", "Forecasts", "Part", "Predictions"]
 
@@ -114,7 +114,7 @@ class Predictions:
         return 2 * self.application.model.config.inputs.neighborhood.shape[0]
 
     def windows(self) -> list[slice]:
-        """Frames of each part: whole time slabs, so that each slab is shown to the model once."""
+        """Frames of each part: whole time slabs, so that few are shown to the model twice."""
         n_frames, box = len(self.times), self.application.model.config.inputs.neighborhood.shape[0]
         size = box * max(1, _frames_in_memory(self.application) // box)
         # A last part of less than a slab belongs to the one before.
@@ -127,10 +127,9 @@ class Predictions:
             yield self._part(window)
 
     def _part(self, window: slice) -> Part:
-        before = max(self.reach, self.application.past)
-        context = slice(
-            max(0, window.start - before), min(len(self.times), window.stop + self.reach)
-        )
+        slabs = self.application.tiling.time.reaching(window)
+        before = min(window.start - self.reach, slabs.starts[0] - self.application.past)
+        context = slice(max(0, before), min(len(self.times), window.stop + self.reach))
         wanted = slice(window.start - context.start, window.stop - context.start)
         application = _loaded(self.application, context)
         spec = application.model.config.inputs
@@ -146,7 +145,8 @@ class Predictions:
                 rate=self.rate,
                 seed=self.seed,
             ).swapaxes(1, 2)
-        ensembles = self._ensembles(application, wanted, hidden)
+        ensembles = self._ensembles(application, slabs.moved(-context.start), hidden)
+        inside = slice(window.start - slabs.starts[0], window.stop - slabs.starts[0])
         part = {}
         for name, ensemble in ensembles.items():
             values = _physical(application, name)
@@ -161,20 +161,18 @@ class Predictions:
                 self.reach,
                 xr.DataArray(values[:, wanted], coords, dims),
                 xr.DataArray(mask[:, wanted], coords, dims),
-                _labelled(ensemble, ("time",)),
+                _labelled(ensemble.isel(time=inside), ("time",)),
             )
         return part
 
     def _ensembles(
-        self, application: Application, wanted: slice, hidden: dict[str, np.ndarray]
+        self, application: Application, slabs: AxisTiling, hidden: dict[str, np.ndarray]
     ) -> dict[str, xr.DataArray]:
+        """Predictions of some time slabs of the loaded frames, under the name of each field."""
         view = application.view
-        past = min(wanted.start, application.past)
-        read = slice(wanted.start - past, wanted.stop)
+        read = slice(max(0, slabs.starts[0] - application.past), slabs.size)
         fields = {name: field.isel(time=read) for name, field in view.fields.items()}
-        coords = next(iter(fields.values())).isel(time=slice(past, None)).coords
-        tiling = tiling_for(coords, application.model.config.inputs, axes=view.axes)
-        tiling = replace(tiling, time=tiling.time.after(past))
+        tiling = replace(application.tiling, time=slabs.moved(-read.start))
         inner = replace(application, view=replace(view, fields=fields), tiling=tiling)
         masks = {
             name: xr.DataArray(

@@ -42,6 +42,7 @@ def evaluate(
     confidence: float = 0.95,
     seed: int = 0,
     variables: Mapping[str, str] | None = None,
+    overlap: float = 0.0,
     device: str | None = None,
     batch_size: int = 8,
     dtype: str = "float32",
@@ -101,6 +102,9 @@ def evaluate(
         Seed of the random tokens and of the intervals.
     variables : mapping of str to str, optional
         Canonical name of a field to name of the variable, where it isn't recognized.
+    overlap : float
+        Share of a neighborhood that the next one has in common with it, for the model's
+        predictions; as for `xatmorep.predict` and `xatmorep.forecast`.
     device : str, optional
         Torch device; CUDA where there is one, else the CPU.
     batch_size : int
@@ -169,7 +173,7 @@ def evaluate(
     _check(task, rate, lead_time, init_times, init_step, resamples, confidence)
     names = chosen(task, baselines, climatology is not None)
     hours = None if block is None else duration(block, "block").total_seconds() / 3600
-    options = Options(device, batch_size, dtype)
+    options = Options(device, batch_size, dtype, overlap)
     application = Application.of(ds, model, variables, options, in_time=task == "predict")
     question = (
         Predictions(application, 0.5 if rate is None else rate, seed)
@@ -281,6 +285,7 @@ def _attributes(
         "last_time": str(times[-1]),
         "n_times": len(times),
         "seed": seed,
+        "overlap": question.application.options.overlap,
         "block_length": block,
         "resamples": resamples,
         "confidence": confidence,

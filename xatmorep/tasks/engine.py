@@ -9,11 +9,14 @@ the end, so that both give the same numbers.
 from __future__ import annotations
 
 import math
+import operator
 import os
 import uuid
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dask
@@ -120,7 +123,7 @@ class Application:
         spec = model.config.inputs
         view = canonical_view(ds, spec.fields, spec.statics, fields=variables, deferred=True)
         coords = next(iter(view.fields.values())).coords
-        tiling = tiling_for(coords, spec, axes=view.axes, in_time=in_time)
+        tiling = tiling_for(coords, spec, axes=view.axes, in_time=in_time, overlap=options.overlap)
         for name, array in {**(view.fields if in_time else {}), **view.statics}.items():
             model.normalizer.check(name, array)
         lazy = any(ds[name].chunks is not None for name in view.variables.values())
@@ -170,7 +173,7 @@ class Application:
             )
             for name, field in self.view.fields.items()
         }
-        tiling = replace(self.tiling, time=self.tiling.time.after(past))
+        tiling = replace(self.tiling, time=self.tiling.time.moved(past))
         return replace(self, view=replace(self.view, fields=fields), tiling=tiling, ahead=ahead)
 
     @property
@@ -335,26 +338,20 @@ class Application:
         return self._labelled(mean.astype(output.dtype), key[0], output)
 
     def _overlapped(self, pieces: list[da.Array], axis: int) -> da.Array:
-        """Slabs added where the last one overlaps the one before."""
-        starts = self.tiling.time.starts
+        """Slabs added where they overlap."""
+        starts, size = self.tiling.time.starts, self.tiling.time.box
         if len(starts) == 1:
             return pieces[0]
-        cut = starts[-1] - starts[-2]
-
-        def part(array: da.Array, window: slice) -> da.Array:
-            return array[(slice(None),) * axis + (window,)]
-
-        *before, previous, last = pieces
-        size = self.tiling.time.box
-        if cut == size:
-            return da.concatenate(pieces, axis=axis)
-        both = part(previous, slice(cut, None)) + part(last, slice(0, size - cut))
-        joined = da.concatenate(
-            [*before, part(previous, slice(0, cut)), both, part(last, slice(size - cut, None))],
-            axis=axis,
-        )
+        edges = sorted({edge for start in starts for edge in (start, start + size)})
+        before, parts = (slice(None),) * axis, []
+        for first, last in pairwise(edges):
+            covering = range(bisect_right(starts, first - size), bisect_right(starts, first))
+            inside = [
+                pieces[i][*before, slice(first - starts[i], last - starts[i])] for i in covering
+            ]
+            parts.append(reduce(operator.add, inside))
         # zarr can store chunks of one size only, and a shorter last one.
-        return joined.rechunk({axis: size})
+        return da.concatenate(parts, axis=axis).rechunk({axis: size})
 
     def _labelled(self, array: da.Array, name: str, output: Output) -> xr.DataArray:
         """Plain result of a field as a DataArray with canonical dimensions."""

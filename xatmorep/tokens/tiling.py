@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ __all__ = ["AxisTiling", "Box", "Labels", "Tiling", "tiling_for", "token_coordin
 
 @dataclass(frozen=True)
 class AxisTiling:
-    """Neighborhoods along one dimension: side by side, the last one shifted inward.
+    """Neighborhoods along one dimension: evenly spaced, the last one shifted inward.
 
     Attributes
     ----------
@@ -41,6 +42,8 @@ class AxisTiling:
     (0, 4, 6)
     >>> rows.token_starts(2)
     array([0, 2, 4, 6, 8])
+    >>> AxisTiling.cut(size=10, box=4, shared=2).starts
+    (0, 2, 4, 6)
     """
 
     size: int
@@ -48,8 +51,10 @@ class AxisTiling:
     starts: tuple[int, ...]
 
     @classmethod
-    def cut(cls, size: int, box: int) -> AxisTiling:
+    def cut(cls, size: int, box: int, shared: int = 0) -> AxisTiling:
         """Tile `size` points regularly, and what remains by one neighborhood shifted inward.
+
+        Each neighborhood of `box` points has `shared` ones in common with the next.
 
         Raises
         ------
@@ -63,6 +68,7 @@ class AxisTiling:
         regular = xbatcher.BatchGenerator(
             xr.DataArray(np.arange(size), dims="point"),
             input_dims={"point": box},
+            input_overlap={"point": shared},
             concat_input_dims=False,
             preload_batch=False,
         )
@@ -71,15 +77,28 @@ class AxisTiling:
             starts.append(size - box)
         return cls(size=size, box=box, starts=tuple(starts))
 
-    def after(self, n: int) -> AxisTiling:
-        """The same neighborhoods behind `n` points that are in none.
+    def moved(self, n: int) -> AxisTiling:
+        """The same neighborhoods, counting grid points from `n` before the first one.
 
         Examples
         --------
-        >>> AxisTiling.cut(size=10, box=4).after(3).starts
+        >>> AxisTiling.cut(size=10, box=4).moved(3).starts
         (3, 7, 9)
         """
         return AxisTiling(self.size + n, self.box, tuple(start + n for start in self.starts))
+
+    def reaching(self, points: slice) -> AxisTiling:
+        """Those neighborhoods that reach into a range of grid points.
+
+        Their `weights` at these points are the same as among all neighborhoods.
+
+        Examples
+        --------
+        >>> AxisTiling.cut(size=10, box=4, shared=2).reaching(slice(4, 6)).starts
+        (2, 4)
+        """
+        starts = [s for s in self.starts if points.start - self.box < s < points.stop]
+        return AxisTiling(starts[-1] + self.box, self.box, tuple(starts))
 
     def __len__(self) -> int:
         """Count the neighborhoods along the dimension."""
@@ -92,9 +111,10 @@ class AxisTiling:
     def weights(self, i: int) -> npt.NDArray[np.float64]:
         """Weight of neighborhood `i` at each of its points when neighborhoods are blended.
 
-        Where only one neighborhood covers a point its weight is exactly one. Where the last one
-        overlaps the one before, its weight rises as ``sin^2`` and the other's falls as ``cos^2``,
-        so that weights sum to one everywhere.
+        Where a neighborhood overlaps the one before, its weight rises as ``sin^2``, and where it
+        overlaps the next it falls as ``cos^2``. Weights of neighborhoods that share no more than
+        half of their points sum to one, and where only one covers a point its weight is exactly
+        one; else they are to be divided by their sum.
 
         Returns
         -------
@@ -109,8 +129,8 @@ class AxisTiling:
         """
         weights = np.ones(self.box)
         before, after = self._overlap(i), self._overlap(i + 1)
-        weights[:before] = _ramp(before)
-        weights[self.box - after :] = 1 - _ramp(after)
+        weights[:before] *= _ramp(before)
+        weights[self.box - after :] *= 1 - _ramp(after)
         return weights
 
     def kept_tokens(self, i: int, token: int) -> slice:
@@ -139,9 +159,9 @@ class AxisTiling:
 
     def token_places(self, i: int, token: int) -> slice:
         """Where the kept tokens of neighborhood `i` stand among all kept tokens."""
-        # Only the last neighborhood is ever shifted: all before it keep all their tokens.
-        kept, first = self.kept_tokens(i, token), i * (self.box // token)
-        return slice(first, first + kept.stop - kept.start)
+        kept = [self.kept_tokens(j, token) for j in range(i + 1)]
+        stop = sum(tokens.stop - tokens.start for tokens in kept)
+        return slice(stop - kept[i].stop + kept[i].start, stop)
 
     def token_starts(self, token: int) -> npt.NDArray[np.int64]:
         """First grid point of each kept token, strictly increasing."""
@@ -237,6 +257,7 @@ def tiling_for(
     *,
     axes: Mapping[str, str] | None = None,
     in_time: bool = True,
+    overlap: float = 0.0,
 ) -> Tiling:
     """Regular tiling of a dataset by the model's neighborhoods.
 
@@ -252,6 +273,9 @@ def tiling_for(
     in_time : bool
         Whether times are tiled and checked, too; if not there is one neighborhood in time, which
         the caller places.
+    overlap : float
+        Share of a neighborhood that the next one has in common with it along each dimension,
+        rounded down to whole tokens of all fields.
 
     Returns
     -------
@@ -283,13 +307,22 @@ def tiling_for(
     >>> tiling = tiling_for(grid, spec)
     >>> tiling.latitude.starts, tiling.longitude.starts
     ((0, 4, 5), (0, 6))
+    >>> tiling_for(grid, spec, overlap=0.5).longitude.starts
+    (0, 3, 6)
     """
     check_grid(labels, spec, axes=axes, in_time=in_time)
     boxes = dict(zip(AXES, spec.neighborhood.shape, strict=True))
     sizes = {axis: labels[axis].size for axis in AXES}
     if not in_time:
         sizes["time"] = boxes["time"]
-    return Tiling(**{axis: AxisTiling.cut(sizes[axis], boxes[axis]) for axis in AXES})
+    shapes = [field.token_shape for field in spec.fields]
+    tokens = dict(zip(AXES, zip(*shapes, strict=True), strict=True))
+    return Tiling(
+        **{
+            axis: AxisTiling.cut(size, boxes[axis], _shared(boxes[axis], tokens[axis], overlap))
+            for axis, size in sizes.items()
+        }
+    )
 
 
 def token_coordinates(
@@ -372,6 +405,13 @@ def token_coordinates(
             np.stack([lower, upper], axis=-1), dims=(axis, "bounds"), coords=coords
         )
     return coordinates
+
+
+def _shared(box: int, tokens: Sequence[int], overlap: float) -> int:
+    """Points that neighborhoods share, so that tokens of all sizes coincide where they overlap."""
+    unit = math.lcm(*tokens)
+    # A share such as 0.58 of 50 tokens is just less than 29 of them in floating point.
+    return math.floor(overlap * (box // unit) + 1e-9) * unit
 
 
 def _ramp(n: int) -> npt.NDArray[np.float64]:
