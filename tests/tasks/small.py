@@ -77,9 +77,10 @@ def model() -> Model:
 
 @cache
 def wide() -> Model:
-    """The same with neighborhoods of two tokens, or more, in time and along latitude."""
+    """The same with neighborhoods of two tokens of the larger size, along each dimension."""
     content = CONFIG.model_dump()
     content["inputs"]["neighborhood"]["shape"] = (4, 12, 12)
+    content["inputs"]["fields"][1]["token_shape"] = (2, 3, 6)
     view = canonical_view(dataset(), CONFIG.inputs.fields, CONFIG.inputs.statics)
     normalizer = Normalizer.fit(view.fields, view.statics, mean="local")
     return _random(ModelConfig.model_validate(content), normalizer)

@@ -189,52 +189,71 @@ def test_overlapping_neighborhoods_are_blended():
     np.testing.assert_allclose(both[:, :, 2:6], mixed, rtol=1e-5)
 
 
-def _ramps(starts: list[int], box: int) -> np.ndarray:
-    """Weights (neighborhood, point) along one axis, from the definition."""
-    weights = np.zeros((len(starts), starts[-1] + box))
+def _ramps(starts: list[int], box: int, closed: int | None = None) -> np.ndarray:
+    """Weights (neighborhood, its point) along one axis, perhaps a circle, from the definition."""
+    n, weights = len(starts), np.ones((len(starts), box))
     for i, start in enumerate(starts):
+        before = starts[i - 1] - (closed or 0) * (i == 0) if i or closed else None
+        after = starts[(i + 1) % n] + (closed or 0) * (i + 1 == n) if i + 1 < n or closed else None
         for point in range(start, start + box):
-            weights[i, point] = 1
-            if i and point < starts[i - 1] + box:
-                shared = starts[i - 1] + box - start
-                weights[i, point] *= np.sin((point - start + 0.5) / shared * np.pi / 2) ** 2
-            if i + 1 < len(starts) and point >= starts[i + 1]:
-                shared = start + box - starts[i + 1]
-                weights[i, point] *= np.cos((point - starts[i + 1] + 0.5) / shared * np.pi / 2) ** 2
+            if before is not None and point < before + box:
+                share = (point - start + 0.5) / (before + box - start)
+                weights[i, point - start] *= np.sin(share * np.pi / 2) ** 2
+            if after is not None and point >= after:
+                share = (point - after + 0.5) / (start + box - after)
+                weights[i, point - start] *= np.cos(share * np.pi / 2) ** 2
     return weights
 
 
 def test_overlap_averages_what_each_neighborhood_says():
-    """Against a loop over neighborhoods, each predicted alone; the last ones are shifted."""
+    """Against a loop over neighborhoods, each predicted alone.
+
+    The last ones are shifted inward in time and latitude, and go round the globe in longitude.
+    """
     ds, model = small.dataset(7), small.wide()
     mask = random_mask(Application.of(ds, model, None, Options()), rate=0.4, seed=3)
     result = ds.atmorep.predict(model=model, mask=mask, overlap=0.5)
-    times, rows, columns = [0, 2, 3], [0, 6, 7], [0, 12]
-    along = [_ramps(starts, box) for starts, box in ((times, 4), (rows, 12), (columns, 12))]
+    times, rows, columns = [0, 2, 3], [0, 6, 7], [0, 6, 12, 18]
+    along = _ramps(times, 4), _ramps(rows, 12), _ramps(columns, 12, closed=24)
     for name in ("2m_temperature", "temperature"):
         total = np.zeros(result[name].shape)
         weights = np.zeros(result[f"{name}_hidden"].shape)
         for (i, t), (j, a), (k, o) in product(*map(enumerate, (times, rows, columns))):
-            here = {
-                "time": slice(t, t + 4),
-                "latitude": slice(a, a + 12),
-                "longitude": slice(o, o + 12),
-            }
-            part = ds.isel(here).atmorep.predict(model=model, mask=mask.isel(here))
-            window = (here["time"], ..., here["latitude"], here["longitude"])
-            weight = np.einsum("t,a,o->tao", along[0][i], along[1][j], along[2][k])[*here.values()]
+            places = (o + np.arange(12)) % 24
+            here = {"time": slice(t, t + 4), "latitude": slice(a, a + 12), "longitude": places}
+            part, hidden = ds.isel(here), mask.isel(here)
+            east = {"longitude": 15.0 * (o + np.arange(12))}
+            part = part.assign_coords(east).atmorep.predict(
+                model=model, mask=hidden.assign_coords(east)
+            )
+            np.testing.assert_array_equal(part["longitude"], east["longitude"])
+            weight = np.einsum("t,a,o->tao", along[0][i], along[1][j], along[2][k])
             if name == "temperature":
                 weight = weight[:, None]
             weight = weight * part[f"{name}_hidden"].values
+            window = (here["time"], ..., here["latitude"], places)
             total[:, *window] += np.nan_to_num(part[name].values) * weight
             weights[window] += weight
         np.testing.assert_array_equal(result[f"{name}_hidden"], weights > 0)
-        np.testing.assert_allclose(
-            result[name],
-            np.where(weights > 0, total / np.maximum(weights, 1e-9), np.nan),
-            rtol=1e-5,
-        )
+        expected = np.where(weights > 0, total / np.maximum(weights, 1e-9), np.nan)
+        np.testing.assert_allclose(result[name], expected, rtol=1e-5)
     assert result.attrs["parameters"].endswith("overlap=0.5")
+
+
+def test_overlap_knows_no_seam_at_greenwich():
+    """What lies west of it is seen by neighborhoods that go round, and by no others."""
+    ds, model = small.dataset(4), small.wide()
+    mask = xr.zeros_like(ds["2m_temperature"], dtype=bool)
+    mask[1:3, 4:8, [0, 1, 2, 21, 22, 23]] = True
+    before = ds.atmorep.predict(model=model, mask=mask, overlap=0.5)
+    changed = ds.copy(deep=True)
+    changed["2m_temperature"][:, :, 18] += 30
+    after = changed.atmorep.predict(model=model, mask=mask, overlap=0.5)
+    moved = abs(after["2m_temperature"] - before["2m_temperature"]).max(["member", "time"])
+    # Three columns east of Greenwich feel what is changed four columns west of it.
+    assert float(moved.isel(longitude=slice(0, 3)).max()) > 1e-3
+    tiled = [x.atmorep.predict(model=model, mask=mask)["2m_temperature"] for x in (ds, changed)]
+    np.testing.assert_array_equal(*(x.isel(longitude=slice(0, 3)) for x in tiled))
 
 
 def test_overlap_hides_no_more_than_the_mask():

@@ -117,6 +117,39 @@ def test_weights_of_two_at_a_time_sum_to_one(shared: int) -> None:
     np.testing.assert_allclose(total, 1, rtol=1e-15)
 
 
+@pytest.mark.parametrize("shared", [4, 6, 8])
+def test_neighborhoods_go_round_a_circle(shared: int) -> None:
+    axis = AxisTiling.cut(48, 16, shared, closed=True)
+    total, visits = np.zeros(48), np.zeros(48, dtype=int)
+    for i in range(len(axis)):
+        points = np.r_[axis.points(i)] % 48
+        total[points] += axis.weights(i)
+        visits[points] += 1
+    assert visits.min() >= 1
+    if 48 % (16 - shared) == 0:
+        np.testing.assert_allclose(total, 1, rtol=1e-15)
+        np.testing.assert_array_equal(np.roll(visits, 16 - shared), visits)
+    for i in range(len(axis)):
+        alone = visits[np.r_[axis.points(i)] % 48] == 1
+        assert (axis.weights(i)[alone] == 1.0).all()
+
+
+def test_one_neighborhood_can_be_the_whole_circle() -> None:
+    axis = AxisTiling.cut(12, 12, 6, closed=True)
+    assert axis.starts == (0, 6)
+    np.testing.assert_allclose(axis.weights(0), axis.weights(0)[::-1], rtol=1e-12)
+    assert (axis.weights(0) > 0).all()
+
+
+def test_only_whole_tokens_go_round() -> None:
+    """Else what is hidden at one end would not be what is hidden at the other."""
+    spec = make_spec((2, 4, 6))
+    for columns, starts in ((12, (0, 3, 6, 9)), (13, (0, 3, 6, 7))):
+        labels = dataset(spec, (2, 4, columns))[0]["2m_temperature"]
+        tiling = tiling_for(labels, spec, overlap=0.5, is_global=True)
+        assert tiling.longitude.starts == starts
+
+
 @given(axes(overlap=False))
 def test_weights_sum_to_one_and_are_one_where_alone(case: tuple[AxisTiling, int]) -> None:
     axis, _ = case

@@ -211,7 +211,9 @@ class _Points:
                 counted[..., None, None, None], (*counted.shape, *self.token_shape)
             )
             weight = weight * untokenize(points)
-        window = (..., box.slices["latitude"], box.slices["longitude"])
+        # On a circle of latitude a neighborhood may go on from the last column to the first.
+        columns = np.r_[box.slices["longitude"]] % self.values.shape[-1]
+        window = (..., box.slices["latitude"], columns)
         weight = weight[self.frames]
         self.values[place.sample][window] += weight * untokenize(values)[self.frames]
         self.weights[place.sample][window] += weight

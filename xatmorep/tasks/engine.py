@@ -123,7 +123,14 @@ class Application:
         spec = model.config.inputs
         view = canonical_view(ds, spec.fields, spec.statics, fields=variables, deferred=True)
         coords = next(iter(view.fields.values())).coords
-        tiling = tiling_for(coords, spec, axes=view.axes, in_time=in_time, overlap=options.overlap)
+        tiling = tiling_for(
+            coords,
+            spec,
+            axes=view.axes,
+            in_time=in_time,
+            overlap=options.overlap,
+            is_global=view.is_global,
+        )
         for name, array in {**(view.fields if in_time else {}), **view.statics}.items():
             model.normalizer.check(name, array)
         lazy = any(ds[name].chunks is not None for name in view.variables.values())

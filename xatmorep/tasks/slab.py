@@ -41,6 +41,7 @@ __all__ = [
     "touched",
     "visible",
     "whole_times",
+    "window",
 ]
 
 Key = tuple[str, str]
@@ -257,22 +258,24 @@ def cut(
     sources: Mapping[str, np.ndarray],
 ) -> TokenBatch:
     """Labelled tokens of some neighborhoods of a slab; contexts are cut from `sources`."""
-    windows = [(p.box.slices["latitude"], p.box.slices["longitude"]) for p in places]
+    boxes = [place.box.slices for place in places]
+    turns, columns = np.divmod([np.r_[box["longitude"]] for box in boxes], len(slab.longitude))
     return TokenBatch.cut(
         slab.spec,
         {name: stack(slab, places, array) for name, array in arrays.items()},
         times=np.stack([slab.times] * len(places)),
-        latitude=np.stack([slab.latitude[rows] for rows, _ in windows]),
-        longitude=np.stack([slab.longitude[columns] for _, columns in windows]),
+        latitude=np.stack([slab.latitude[box["latitude"]] for box in boxes]),
+        longitude=slab.longitude[columns] + 360 * turns,
         statics={
-            name: np.stack([array[window] for window in windows]) for name, array in statics.items()
+            name: np.stack([window(array, place.box) for place in places])
+            for name, array in statics.items()
         },
         contexts=slab.canvas.cut(
             sources,
             statics,
             [
-                (place.sample, rows.start, columns.start)
-                for place, (rows, columns) in zip(places, windows, strict=True)
+                (place.sample, box["latitude"].start, box["longitude"].start)
+                for place, box in zip(places, boxes, strict=True)
             ],
         ),
     )
@@ -280,13 +283,21 @@ def cut(
 
 def stack(slab: Slab, places: list[Place], array: np.ndarray) -> np.ndarray:
     """Neighborhoods (batch, level, time, latitude, longitude) out of a slab with samples."""
-    box = array[:, :, -len(slab.times) :]
-    return np.stack(
-        [
-            box[place.sample][..., place.box.slices["latitude"], place.box.slices["longitude"]]
-            for place in places
-        ]
-    )
+    frames = array[:, :, -len(slab.times) :]
+    return np.stack([window(frames[place.sample], place.box) for place in places])
+
+
+def window(array: np.ndarray, box: Box) -> np.ndarray:
+    """One neighborhood of an array (..., latitude, longitude), perhaps across its last column.
+
+    Examples
+    --------
+    >>> box = Box(0, 0, 1, {"latitude": slice(1, 2), "longitude": slice(2, 5)})
+    >>> window(np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), box)
+    array([[6, 7, 4]])
+    """
+    columns = np.r_[box.slices["longitude"]]
+    return array[..., box.slices["latitude"], :].take(columns, axis=-1, mode="wrap")
 
 
 def network_input(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,9 @@ class AxisTiling:
         Grid points of a neighborhood along the dimension.
     starts : tuple of int
         First grid point of each neighborhood, strictly increasing.
+    closed : bool
+        Whether the first point follows the last one, as on a circle of latitude. Neighborhoods
+        may then go on from the last point to the first; points are counted on beyond `size`.
 
     Examples
     --------
@@ -49,12 +52,14 @@ class AxisTiling:
     size: int
     box: int
     starts: tuple[int, ...]
+    closed: bool = False
 
     @classmethod
-    def cut(cls, size: int, box: int, shared: int = 0) -> AxisTiling:
+    def cut(cls, size: int, box: int, shared: int = 0, *, closed: bool = False) -> AxisTiling:
         """Tile `size` points regularly, and what remains by one neighborhood shifted inward.
 
-        Each neighborhood of `box` points has `shared` ones in common with the next.
+        Each neighborhood of `box` points has `shared` ones in common with the next. If the points
+        are `closed` to a circle, neighborhoods go all the way round instead.
 
         Raises
         ------
@@ -63,6 +68,8 @@ class AxisTiling:
         """
         if size < box:
             raise ConventionError(f"{size} points are fewer than the {box} of one neighborhood")
+        if closed:
+            return cls(size, box, tuple(range(0, size, box - shared)), closed=True)
         # One dimension at a time and only indices: in this mode xbatcher neither loads, nor
         # stacks, nor renames anything. It leaves out what does not fill a box, and we add it.
         regular = xbatcher.BatchGenerator(
@@ -174,6 +181,8 @@ class AxisTiling:
 
     def _overlap(self, i: int) -> int:
         """Points that neighborhood `i` shares with the one before."""
+        if self.closed and i in (0, len(self.starts)):
+            return self.starts[-1] + self.box - self.size
         if not 0 < i < len(self.starts):
             return 0
         return self.starts[i - 1] + self.box - self.starts[i]
@@ -258,6 +267,7 @@ def tiling_for(
     axes: Mapping[str, str] | None = None,
     in_time: bool = True,
     overlap: float = 0.0,
+    is_global: bool = False,
 ) -> Tiling:
     """Regular tiling of a dataset by the model's neighborhoods.
 
@@ -276,6 +286,9 @@ def tiling_for(
     overlap : float
         Share of a neighborhood that the next one has in common with it along each dimension,
         rounded down to whole tokens of all fields.
+    is_global : bool
+        Whether longitude covers the whole circle: neighborhoods that overlap then go round it, if
+        it is a whole number of tokens.
 
     Returns
     -------
@@ -309,20 +322,22 @@ def tiling_for(
     ((0, 4, 5), (0, 6))
     >>> tiling_for(grid, spec, overlap=0.5).longitude.starts
     (0, 3, 6)
+    >>> tiling_for(grid, spec, overlap=0.5, is_global=True).longitude.starts
+    (0, 3, 6, 9)
     """
     check_grid(labels, spec, axes=axes, in_time=in_time)
     boxes = dict(zip(AXES, spec.neighborhood.shape, strict=True))
     sizes = {axis: labels[axis].size for axis in AXES}
     if not in_time:
         sizes["time"] = boxes["time"]
-    shapes = [field.token_shape for field in spec.fields]
-    tokens = dict(zip(AXES, zip(*shapes, strict=True), strict=True))
-    return Tiling(
-        **{
-            axis: AxisTiling.cut(size, boxes[axis], _shared(boxes[axis], tokens[axis], overlap))
-            for axis, size in sizes.items()
-        }
-    )
+    units = [math.lcm(*sizes) for sizes in zip(*(f.token_shape for f in spec.fields), strict=True)]
+    tiles = {}
+    for axis, unit in zip(AXES, units, strict=True):
+        # A share such as 0.58 of 50 tokens is just less than 29 of them in floating point.
+        shared = math.floor(overlap * (boxes[axis] // unit) + 1e-9) * unit
+        closed = axis == "longitude" and is_global and shared > 0 and sizes[axis] % unit == 0
+        tiles[axis] = AxisTiling.cut(sizes[axis], boxes[axis], shared, closed=closed)
+    return Tiling(**tiles)
 
 
 def token_coordinates(
@@ -405,13 +420,6 @@ def token_coordinates(
             np.stack([lower, upper], axis=-1), dims=(axis, "bounds"), coords=coords
         )
     return coordinates
-
-
-def _shared(box: int, tokens: Sequence[int], overlap: float) -> int:
-    """Points that neighborhoods share, so that tokens of all sizes coincide where they overlap."""
-    unit = math.lcm(*tokens)
-    # A share such as 0.58 of 50 tokens is just less than 29 of them in floating point.
-    return math.floor(overlap * (box // unit) + 1e-9) * unit
 
 
 def _ramp(n: int) -> npt.NDArray[np.float64]:
