@@ -76,6 +76,7 @@ def small(steps: int, *, width: int = 64, seed: int = 0) -> dict[str, Any]:
             "optimizer.learning_rate": 0.004,
             "optimizer.warmup_steps": steps // 10,
             "ema": 0.98,
+            "precision": "float32",
             "steps": steps,
             "batch_size": 8,
             "crops_per_slab": 4,
